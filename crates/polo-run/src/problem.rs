@@ -75,7 +75,9 @@ impl Problem {
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         let problem = Self::new(
             match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => Kind::Input,
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => {
+                    Kind::Input
+                }
                 _ => Kind::System,
             },
             format!("cannot {doing} {}: {error}", path.display()),
@@ -85,9 +87,8 @@ impl Problem {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 problem.hint("choose a folder you may write to, or change its permissions")
             }
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                problem.hint("free some space, then continue with --resume auto; finished checkpoints are intact")
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => problem
+                .hint("free some space, then continue with --resume auto; finished checkpoints are intact"),
             _ => problem,
         }
     }
