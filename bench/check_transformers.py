@@ -23,7 +23,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def load(folder, base):
-    """The model in f32; warnings about missing or unexpected weights become an error."""
+    """The model in f32, and where its tokenizer may be.
+
+    Missing or unexpected weights, of which the libraries only warn, are an error here.
+    """
     source = base or folder
     if (folder / "adapter_config.json").exists():
         if base is None:
@@ -38,10 +41,14 @@ def load(folder, base):
         if report.get(what):
             sys.exit(f"{source}: {what}: {sorted(map(str, report[what]))}")
     if Path(source) != folder:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 
         model = PeftModel.from_pretrained(model, folder)
-    return model.eval()
+        wrong = load_peft_weights(folder).keys() ^ get_peft_model_state_dict(model).keys()
+        if wrong:
+            sys.exit(f"{folder}: missing or unexpected adapter weights: {sorted(wrong)}")
+    has_tokenizer = (folder / "tokenizer.json").exists()
+    return model.eval(), folder if has_tokenizer else source
 
 
 @torch.no_grad()
@@ -80,11 +87,10 @@ def main():
     args = parser.parse_args()
 
     torch.use_deterministic_algorithms(True)
-    model = load(args.folder, args.base)
+    model, home = load(args.folder, args.base)
     if args.logits and not compare(model, args.logits, args.tolerance):
         sys.exit(1)
 
-    home = args.folder if (args.folder / "tokenizer.json").exists() else args.base or args.folder
     tokenizer = AutoTokenizer.from_pretrained(home)
     ids = tokenizer(args.prompt)["input_ids"]
     model.generation_config.eos_token_id = None
