@@ -1,1 +1,9 @@
 //! (under construction)
+pub mod chat;
+pub mod check;
+pub mod encode;
+pub mod read;
+pub mod rows;
+pub mod templates;
+pub mod tokens;
+pub mod vocabulary;
