@@ -48,6 +48,20 @@ impl Limits {
     pub fn new(max_length: usize) -> Self {
         Self { max_length, max_prompt_length: None, long_prompt: LongPrompt::Stop }
     }
+
+    /// Checks that prompt and answer can have a token each.
+    ///
+    /// # Errors
+    /// `max_length` below 2.
+    fn check(&self) -> Result<()> {
+        if self.max_length < 2 {
+            return Err(Problem::usage(format!(
+                "max_length is {}, and a row needs at least 2 tokens",
+                self.max_length
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A pair as token ids. The sequences of the two answers are `prompt + chosen` and `prompt + rejected`.
@@ -115,7 +129,7 @@ pub(crate) struct Fate {
 /// The first row (in file order) that cannot be encoded: a conversation that the template refuses, or a prompt that
 /// fills the context under [`LongPrompt::Stop`]; no row left; a missing end token.
 pub fn encode_pairs(rows: &[PairRow], tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<PairTokens>> {
-    encode_all(rows, |row| {
+    encode_all(rows, limits, |row| {
         let (mut prompt, mut answers, mut fate) =
             split(tokenizer, &row.prompt, &[&row.chosen, &row.rejected])
                 .map_err(|problem| row.place.mark(problem))?;
@@ -136,7 +150,7 @@ pub fn encode_completions(
     tokenizer: &Tokenizer,
     limits: &Limits,
 ) -> Result<Encoded<CompletionTokens>> {
-    encode_all(rows, |row| {
+    encode_all(rows, limits, |row| {
         let (mut prompt, mut answers, mut fate) =
             split(tokenizer, &row.prompt, &[&row.completion]).map_err(|problem| row.place.mark(problem))?;
         if !fit(&mut prompt, &mut answers, tokenizer, limits, &row.place, &mut fate)? {
@@ -157,7 +171,7 @@ pub fn encode_prompts(
     tokenizer: &Tokenizer,
     limits: &Limits,
 ) -> Result<Encoded<(u64, Vec<u32>)>> {
-    encode_all(rows, |row| {
+    encode_all(rows, limits, |row| {
         let mut prompt = encode_prompt(&row.prompt, tokenizer).map_err(|problem| row.place.mark(problem))?;
         let mut fate = Fate::default();
         let kept = fit::<0>(&mut prompt, &mut [], tokenizer, limits, &row.place, &mut fate)?;
@@ -182,8 +196,10 @@ pub fn encode_prompt(prompt: &Text, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
 /// error that is reported.
 pub(crate) fn encode_all<R: Sync, T: Send>(
     rows: &[R],
+    limits: &Limits,
     encode: impl Fn(&R) -> Result<Option<(T, Fate)>> + Sync + Send,
 ) -> Result<Encoded<T>> {
+    limits.check()?;
     let outcomes: Vec<_> = rows.par_iter().map(encode).collect();
     let mut report = EncodeReport::default();
     let mut kept = Vec::with_capacity(rows.len());

@@ -134,6 +134,16 @@ fn long_prompts_stop_drop_or_shrink() {
 }
 
 #[test]
+fn a_context_of_one_token_is_refused() {
+    let (_folder, tokenizer) = words();
+    for max_length in [0, 1] {
+        let limits = Limits { long_prompt: LongPrompt::KeepEnd, ..Limits::new(max_length) };
+        let problem = encode_pairs(&[pair("a ", "b", "c")], &tokenizer, &limits).unwrap_err();
+        assert!(problem.message().starts_with("max_length is"), "{problem}");
+    }
+}
+
+#[test]
 fn a_cut_prompt_keeps_its_bos() {
     let mut prompt = vec![0, 10, 11, 12, 13];
     cut_prompt(&mut prompt, 3, false, Some(0));

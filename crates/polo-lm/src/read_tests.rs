@@ -221,6 +221,7 @@ fn bad_files_name_the_place() {
     let whole = gzip(lines.as_bytes());
     let problem = read("x.jsonl.gz", &whole[..whole.len() / 2], &ReadOptions::default()).unwrap_err();
     assert!(problem.message().contains("cut short"), "{problem}");
+    assert!(problem.to_string().contains("x.jsonl.gz:"), "{problem}");
     let mut damaged = whole.clone();
     damaged[whole.len() - 6] ^= 0xff;
     let problem = read("x.jsonl.gz", &damaged, &ReadOptions::default()).unwrap_err();

@@ -310,7 +310,7 @@ fn pair(fields: &Map<String, Value>) -> Result<(Text, Text, Text), Fault> {
         return Err(Fault::new(
             "rejected",
             "`chosen` equals `rejected`",
-            "a pair of equal answers teaches nothing; remove the row, or pass over such rows with --on-bad-row skip",
+            "a pair of equal answers teaches nothing; remove the row, or pass over such rows with on_bad_row = \"skip\"",
         ));
     }
     let (chosen, rejected) = match (chosen, rejected) {
@@ -493,7 +493,7 @@ fn empty(name: &'static str) -> Fault {
     Fault::new(
         name,
         format!("field `{name}` is empty"),
-        "remove the row, or pass over such rows with --on-bad-row skip",
+        "remove the row, or pass over such rows with on_bad_row = \"skip\"",
     )
 }
 

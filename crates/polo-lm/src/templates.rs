@@ -65,6 +65,30 @@ impl RevisionTemplates {
         Self::of("{prompt} GEN ", "{prompt} REV {answer} GEN ")
     }
 
+    /// The preset of a name: `instructions`, `dialogues`, `summaries` or `symbols`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "instructions" => Ok(Self::instructions()),
+            "dialogues" => Ok(Self::dialogues()),
+            "summaries" => Ok(Self::summaries()),
+            "symbols" => Ok(Self::symbols()),
+            _ => Err(Problem::usage(format!("no revision templates are called `{name}`"))
+                .hint("there are instructions, dialogues, summaries and symbols")),
+        }
+    }
+
+    /// The preset that goes with prompts such as this one: [`RevisionTemplates::dialogues`] where it ends in
+    /// `\n\nAssistant:`, else [`RevisionTemplates::instructions`] (of which a conversation uses `revise_turn` alone).
+    pub fn suited_to(prompt: &Text) -> Self {
+        match prompt {
+            Text::Plain(prompt) if prompt.ends_with("\n\nAssistant:") => Self::dialogues(),
+            _ => Self::instructions(),
+        }
+    }
+
     fn of(generate: &str, revise: &str) -> Self {
         Self { generate: generate.into(), revise: revise.into(), revise_turn: REVISE_TURN.into() }
     }
@@ -211,7 +235,7 @@ pub fn encode_revisions(
     limits: &Limits,
 ) -> Result<Encoded<RevisionTokens>> {
     templates.check()?;
-    encode_all(rows, |row| {
+    encode_all(rows, limits, |row| {
         let encode = || -> Result<Option<_>> {
             let asked = templates.generate(&row.prompt);
             let (prompt, [chosen, rejected], mut fate) =

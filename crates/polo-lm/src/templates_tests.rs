@@ -40,14 +40,13 @@ fn prompts_and_answers_go_where_they_belong() {
 
 #[test]
 fn the_presets_are_sound_and_broken_templates_are_refused() {
-    for preset in [
-        RevisionTemplates::instructions(),
-        RevisionTemplates::dialogues(),
-        RevisionTemplates::summaries(),
-        RevisionTemplates::symbols(),
-    ] {
-        preset.check().unwrap();
+    for name in ["instructions", "dialogues", "summaries", "symbols"] {
+        RevisionTemplates::named(name).unwrap().check().unwrap();
     }
+    assert!(RevisionTemplates::named("poems").is_err());
+    let suited = |prompt: &str| RevisionTemplates::suited_to(&plain(prompt));
+    assert_eq!(suited("\n\nHuman: Hi\n\nAssistant:"), RevisionTemplates::dialogues());
+    assert_eq!(suited("Hi"), RevisionTemplates::instructions());
     let refused = |generate: &str, revise: &str| RevisionTemplates::of(generate, revise).check().unwrap_err();
     assert!(refused("x", "{prompt} {answer}").message().contains("`generate` holds {prompt} 0 times"));
     assert!(

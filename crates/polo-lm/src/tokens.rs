@@ -82,12 +82,14 @@ impl Tokenizer {
 
         let special = |name: &str| -> Result<(String, Option<u32>)> {
             if let Some(token) = token_name(&settings, name).or_else(|| token_name(&map, name)) {
-                let id = inner.token_to_id(&token).ok_or_else(|| {
-                    Problem::input(format!("the {name} `{token}` is not in the vocabulary"))
+                return match inner.token_to_id(&token) {
+                    Some(id) => Ok((token, Some(id))),
+                    // A name for padding or the unknown that the vocabulary lacks is common and does no harm.
+                    None if matches!(name, "pad_token" | "unk_token") => Ok(Default::default()),
+                    None => Err(Problem::input(format!("the {name} `{token}` is not in the vocabulary"))
                         .place(folder.join("tokenizer_config.json").display().to_string())
-                        .hint("the tokenizer files seem to belong to different models")
-                })?;
-                return Ok((token, Some(id)));
+                        .hint("the tokenizer files seem to belong to different models")),
+                };
             }
             let id = ids(&config, &format!("{name}_id")).first().copied();
             let found = id.and_then(|id| inner.id_to_token(id).map(|token| (token, Some(id))));
@@ -187,7 +189,7 @@ impl Tokenizer {
 
     /// A decoder for tokens that come one by one.
     pub fn decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
-        StreamDecoder { tokenizer: self, skip_special, ids: Vec::new(), start: 0, shown: 0 }
+        StreamDecoder { tokenizer: self, skip_special, ids: Vec::new(), sent: 0 }
     }
 
     /// Renders a conversation with the chat template; see [`ChatTemplate::render`].
@@ -288,40 +290,38 @@ impl Tokenizer {
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
+    /// The last tokens. The one before the first unseen token stays, since decoders treat the beginning of a text
+    /// in their own ways.
     ids: Vec<u32>,
-    /// Tokens before this one are done with; those from here on are decoded anew each time, since decoders treat
-    /// the beginning of a text in their own ways.
-    start: usize,
-    /// Number of tokens whose text was returned.
-    shown: usize,
+    /// Bytes of the text of `ids` that were returned.
+    sent: usize,
 }
 
 impl StreamDecoder<'_> {
     /// Takes a token and returns the text that is certain by now, often empty.
     pub fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
-        let text = self.pending();
-        // A replacement character at the end means that the bytes of a character are still to come.
-        if text.ends_with('\u{fffd}') {
-            return String::new();
+        let text = self.text();
+        // Replacement characters at the end may be the first bytes of a character whose rest is still to come.
+        let certain = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        let fresh = certain.get(self.sent..).unwrap_or_default().to_owned();
+        self.sent = self.sent.max(certain.len());
+        let alone = self.tokenizer.decode(&[id], self.skip_special);
+        // A token without text would not tell the next one that it is not the first.
+        if certain.len() == text.len() && !alone.is_empty() {
+            self.ids = vec![id];
+            self.sent = alone.len();
         }
-        self.start = self.shown;
-        self.shown = self.ids.len();
-        text
+        fresh
     }
 
     /// The rest, broken characters included.
-    pub fn finish(mut self) -> String {
-        let text = self.pending();
-        self.shown = self.ids.len();
-        text
+    pub fn finish(self) -> String {
+        self.text().get(self.sent..).unwrap_or_default().to_owned()
     }
 
-    fn pending(&self) -> String {
-        let decode = |ids: &[u32]| self.tokenizer.decode(ids, self.skip_special);
-        let before = decode(&self.ids[self.start..self.shown]);
-        let all = decode(&self.ids[self.start..]);
-        all.strip_prefix(&before).unwrap_or_default().to_owned()
+    fn text(&self) -> String {
+        self.tokenizer.decode(&self.ids, self.skip_special)
     }
 }
 
