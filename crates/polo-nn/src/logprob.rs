@@ -1,0 +1,217 @@
+//! The log-probability primitive: hidden states, head and targets in, log-probabilities of the targets out.
+//!
+//! Logits exist for a chunk of rows at a time and only for rows that count. The backward pass computes them again
+//! and pushes `(onehot − softmax) · dL/dlogp` into hidden states and head. Every loss on a language model and every
+//! evaluation of one goes through here.
+
+use burn::tensor::{Tensor, activation};
+
+use crate::{
+    Gradients, ParameterId, Parameters,
+    host::{self, Host},
+    kernels::{self, Matrix, MatrixMut},
+    ops,
+};
+
+/// What is known of each row, `[rows]` each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogProbs {
+    /// log p(target), in nats.
+    pub logps: Vec<f32>,
+    /// log Σ e^logit.
+    normalisers: Vec<f32>,
+    /// Entropy of the distribution, in nats.
+    pub entropies: Vec<f32>,
+    /// Whether the target was the most probable token.
+    pub hits: Vec<bool>,
+    /// Mean of the row's logits (TRL logs it as `logits/...`).
+    pub mean_logits: Vec<f32>,
+}
+
+/// How many numbers of logits are held at a time.
+const CHUNK: usize = 1 << 19;
+
+fn rows_at_a_time(vocabulary: usize) -> usize {
+    (CHUNK / vocabulary.max(1)).clamp(8, 256)
+}
+
+/// Log-probabilities of `targets` (`[rows]`) given `hidden` (`[rows, width]`) under the output head
+/// (`[vocabulary, width]`).
+pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProbs {
+    let ([rows, width], [vocabulary, _]) = (hidden.dims(), head.dims());
+    let mut result = LogProbs::default();
+    let chunk = rows_at_a_time(vocabulary);
+    if let (Some(hidden), Some(head)) = (Host::of(hidden), Host::of(head)) {
+        let mut logits = vec![0.0; chunk.min(rows) * vocabulary];
+        for first in (0..rows).step_by(chunk) {
+            let n = chunk.min(rows - first);
+            logits_of(&mut logits, hidden.slice(), head.slice(), first, n, width, vocabulary);
+            kernels::vectorised(|| {
+                for (row, &target) in logits[..n * vocabulary].chunks_exact_mut(vocabulary).zip(&targets[first..]) {
+                    let logit = row[target as usize];
+                    let hit = logit >= kernels::maximum(row);
+                    let mean = kernels::sum(vocabulary, |i| row[i]) / vocabulary as f32;
+                    let (normaliser, entropy) = normaliser_and_entropy(row);
+                    result.logps.push(logit - normaliser);
+                    result.normalisers.push(normaliser);
+                    result.entropies.push(entropy);
+                    result.hits.push(hit);
+                    result.mean_logits.push(mean);
+                }
+            });
+        }
+        return result;
+    }
+    let device = hidden.device();
+    for first in (0..rows).step_by(chunk) {
+        let n = chunk.min(rows - first);
+        let logits = hidden.clone().narrow(0, first, n).matmul(head.clone().transpose());
+        let logps = activation::log_softmax(logits.clone(), 1);
+        let index = ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
+        let chosen = logps.clone().gather(1, index.clone());
+        let chosen_logits = logits.clone().gather(1, index);
+        let entropy = (logps.clone().exp() * logps).sum_dim(1).neg();
+        let best = logits.clone().max_dim(1);
+        let logits_mean = host::numbers(&logits.mean_dim(1));
+        let (chosen, chosen_logits) = (host::numbers(&chosen), host::numbers(&chosen_logits));
+        let best = host::numbers(&best);
+        result.normalisers.extend(chosen.iter().zip(&chosen_logits).map(|(logp, logit)| logit - logp));
+        result.hits.extend(best.iter().zip(&chosen_logits).map(|(best, logit)| logit >= best));
+        result.logps.extend(chosen);
+        result.entropies.extend(host::numbers(&entropy));
+        result.mean_logits.extend(logits_mean);
+    }
+    result
+}
+
+fn logits_of(
+    logits: &mut [f32],
+    hidden: &[f32],
+    head: &[f32],
+    first: usize,
+    rows: usize,
+    width: usize,
+    vocabulary: usize,
+) {
+    kernels::matmul(
+        MatrixMut::new(&mut logits[..rows * vocabulary], rows, vocabulary),
+        false,
+        Matrix::new(&hidden[first * width..][..rows * width], rows, width),
+        Matrix::new(head, vocabulary, width).transposed(),
+        1.0,
+    );
+}
+
+/// log Σ e^x and the entropy of softmax(x); the row is overwritten.
+#[inline(always)]
+fn normaliser_and_entropy(row: &mut [f32]) -> (f32, f32) {
+    let top = kernels::maximum(row);
+    let mut total = [0.0f32; 16];
+    let mut moment = [0.0f32; 16];
+    let (chunks, rest) = row.as_chunks_mut::<16>();
+    for chunk in chunks {
+        for lane in 0..16 {
+            let x = chunk[lane] - top;
+            let e = kernels::exp(x);
+            total[lane] += e;
+            moment[lane] += e * x;
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        let x = x - top;
+        let e = kernels::exp(x);
+        total[lane] += e;
+        moment[lane] += e * x;
+    }
+    let (total, moment) = (total.iter().sum::<f32>(), moment.iter().sum::<f32>());
+    (top + total.ln(), total.ln() - moment / total)
+}
+
+/// Pushes dL/dlogp (`[rows]`) and, if given, dL/dentropy into the head's gradient; returns dL/dhidden `[rows, width]`.
+pub fn backward(
+    parameters: &Parameters,
+    head: ParameterId,
+    hidden: &Tensor<2>,
+    targets: &[u32],
+    forward: &LogProbs,
+    dlogps: &[f32],
+    dentropies: Option<&[f32]>,
+    gradients: &mut Gradients,
+) -> Tensor<2> {
+    let head_value = parameters.get(head);
+    let ([rows, width], shape @ [vocabulary, _]) = (hidden.dims(), head_value.dims());
+    let (chunk, device, trainable) = (rows_at_a_time(vocabulary), hidden.device(), parameters.trainable(head));
+    if let (Some(hh), Some(hw)) = (Host::of(hidden), Host::of(head_value)) {
+        let mut dhidden = vec![0.0; rows * width];
+        let mut logits = vec![0.0; chunk.min(rows) * vocabulary];
+        for first in (0..rows).step_by(chunk) {
+            let n = chunk.min(rows - first);
+            logits_of(&mut logits, hh.slice(), hw.slice(), first, n, width, vocabulary);
+            kernels::vectorised(|| {
+                for (i, row) in logits[..n * vocabulary].chunks_exact_mut(vocabulary).enumerate() {
+                    let at = first + i;
+                    let (dlogp, normaliser) = (dlogps[at], forward.normalisers[at]);
+                    match dentropies {
+                        None => {
+                            for x in row.iter_mut() {
+                                *x = -kernels::exp(*x - normaliser) * dlogp;
+                            }
+                        }
+                        Some(dentropies) => {
+                            let (dentropy, entropy) = (dentropies[at], forward.entropies[at]);
+                            for x in row.iter_mut() {
+                                let logp = *x - normaliser;
+                                *x = -kernels::exp(logp) * (dlogp + dentropy * (logp + entropy));
+                            }
+                        }
+                    }
+                    row[targets[at] as usize] += dlogp;
+                }
+            });
+            let dlogits = Matrix::new(&logits[..n * vocabulary], n, vocabulary);
+            kernels::matmul(
+                MatrixMut::new(&mut dhidden[first * width..][..n * width], n, width),
+                false,
+                dlogits,
+                Matrix::new(hw.slice(), vocabulary, width),
+                1.0,
+            );
+            if trainable {
+                let part = Matrix::new(&hh.slice()[first * width..][..n * width], n, width);
+                gradients.accumulate(head, shape, &device, |sum, fresh| {
+                    kernels::matmul(
+                        MatrixMut::new(sum, vocabulary, width),
+                        !fresh,
+                        dlogits.transposed(),
+                        part,
+                        1.0,
+                    );
+                });
+            }
+        }
+        return host::tensor(dhidden, [rows, width], &device);
+    }
+    let mut parts = Vec::new();
+    for first in (0..rows).step_by(chunk) {
+        let n = chunk.min(rows - first);
+        let part = hidden.clone().narrow(0, first, n);
+        let logps = activation::log_softmax(part.clone().matmul(head_value.clone().transpose()), 1);
+        let column = |numbers: &[f32]| host::tensor(numbers[first..first + n].to_vec(), [n, 1], &device);
+        let dlogp = column(dlogps);
+        let p = logps.clone().exp();
+        let mut dlogits = match dentropies {
+            None => (p * dlogp.clone()).neg(),
+            Some(dentropies) => {
+                let slope = (logps + column(&forward.entropies)) * column(dentropies);
+                (p * (slope + dlogp.clone())).neg()
+            }
+        };
+        let index = ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
+        dlogits = dlogits.scatter(1, index, dlogp, burn::tensor::IndexingUpdateOp::Add);
+        parts.push(dlogits.clone().matmul(head_value.clone()));
+        if trainable {
+            gradients.add_outer(head, &dlogits, &part);
+        }
+    }
+    if parts.is_empty() { Tensor::zeros([0, width], &device) } else { Tensor::cat(parts, 0) }
+}
