@@ -1,1 +1,10 @@
-//! (under construction)
+//! Methods that learn from preferences.
+//!
+//! One method is one file under [`methods`]: its settings, its loss, its card. What the methods of a data regime share
+//! stands in [`objective`], the configuration of a run in [`settings`], and the experiments that re-test the papers'
+//! claims under [`claims`].
+
+pub mod claims;
+pub mod methods;
+pub mod objective;
+pub mod settings;

@@ -1,0 +1,3 @@
+//! Experiments that re-test the papers' central claims.
+
+pub mod srpo_exact;

@@ -1,0 +1,335 @@
+//! What a method of the offline-pairs regime is: which sequences it wants scored, and a loss over their log-probs.
+//!
+//! Every method under [`crate::methods`] implements [`PairObjective`]. The training loop encodes rows to
+//! [`Example`]s, lets the model score each answer, and asks [`differentiate`] for the losses and their gradients with
+//! respect to those scores; the claims do the same over tables instead of a model. What several methods need (log-ratios,
+//! TRL's metrics) stands here, once.
+//!
+//! Losses are per example and never averaged here: a step's loss is the sum over all its micro-batches divided by the
+//! sum of the examples' [`PairObjective::weight`]s, so that accumulated micro-batches equal one big batch.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use polo_lm::{
+    encode::{Encoded, Limits, PairTokens, encode_pairs},
+    read::{DataReport, ReadOptions, read_completions, read_pairs},
+    rows::{CompletionRow, PairRow, Place, Text},
+    tokens::Tokenizer,
+};
+use polo_run::{Problem, Result, metrics::Metrics};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One prompt and the answers scored under it; the prompt is computed once for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Context, which is not scored; never empty.
+    pub prompt: Vec<u32>,
+    /// What is scored, each with its end token; never empty.
+    pub answers: Vec<Vec<u32>>,
+}
+
+/// One training example: the trees its method asks for, in a fixed order.
+///
+/// Slot k is the k-th answer of the example, trees in order, answers in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// Prompts with their answers; the same number of each for all examples of a method.
+    pub trees: Vec<Tree>,
+    /// Probability that the chosen answer beats the rejected one; 1 where that has no meaning.
+    pub label: f64,
+    /// Where its row stands (`file:line`), for messages to people; several examples may stem from one row.
+    pub id: String,
+}
+
+impl Example {
+    /// Number of scored tokens per slot.
+    pub fn answer_tokens(&self) -> impl Iterator<Item = usize> {
+        self.trees.iter().flat_map(|tree| &tree.answers).map(Vec::len)
+    }
+}
+
+/// Rows of the kind that a method learns from.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    /// Preference pairs.
+    Pairs(Vec<PairRow>),
+    /// Prompts with what is to be learnt after them.
+    Completions(Vec<CompletionRow>),
+}
+
+impl Rows {
+    /// The pairs.
+    ///
+    /// # Errors
+    /// Rows of another kind.
+    pub fn pairs(&self) -> Result<&[PairRow]> {
+        match self {
+            Rows::Pairs(rows) => Ok(rows),
+            Rows::Completions(_) => Err(Problem::usage("this method learns from preference pairs")
+                .hint("give rows with prompt, chosen and rejected")),
+        }
+    }
+
+    /// The first prompt, by which templates may be chosen.
+    pub fn first_prompt(&self) -> Option<&Text> {
+        match self {
+            Rows::Pairs(rows) => rows.first().map(|row| &row.prompt),
+            Rows::Completions(rows) => rows.first().map(|row| &row.prompt),
+        }
+    }
+}
+
+/// The kind of [`Rows`] to read from a user's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// [`Rows::Pairs`].
+    Pairs,
+    /// [`Rows::Completions`]; of a file of pairs, the chosen side.
+    Completions,
+}
+
+/// What an objective sees of a batch: per slot one number per example. All tensors are `[examples]`.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// Per slot: log-probs of the answers under the trained model, summed over tokens, nats; tracked.
+    pub policy: Vec<Tensor<1>>,
+    /// The same under the frozen reference; empty if the method has none.
+    pub reference: Vec<Tensor<1>>,
+    /// Per slot: number of tokens of the answers.
+    pub tokens: Vec<Tensor<1>>,
+    /// Probabilities that the chosen answer beats the rejected one.
+    pub labels: Tensor<1>,
+}
+
+/// Whether an answer's log-prob is the sum or the mean over its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduction {
+    /// Sum over tokens, as the papers write it.
+    #[default]
+    Sum,
+    /// Mean over tokens, as TRL does for IPO; beta then means something else.
+    Mean,
+}
+
+impl Scores {
+    /// log pi / pi_ref of the answers in `slot`, nats (per token under [`Reduction::Mean`]).
+    pub fn log_ratio(&self, slot: usize, reduction: Reduction) -> Tensor<1> {
+        let ratio = match self.reference.get(slot) {
+            Some(reference) => self.policy[slot].clone() - reference.clone(),
+            None => self.policy[slot].clone(),
+        };
+        match reduction {
+            Reduction::Sum => ratio,
+            Reduction::Mean => ratio / self.tokens[slot].clone(),
+        }
+    }
+
+    /// By how much the log-ratio of the answers in slot `chosen` exceeds that of slot `rejected`, nats.
+    pub fn margin(&self, chosen: usize, rejected: usize, reduction: Reduction) -> Tensor<1> {
+        self.log_ratio(chosen, reduction) - self.log_ratio(rejected, reduction)
+    }
+
+    /// TRL's metrics of a pair under its names: rewards are `beta` times the summed log-ratio, whatever the loss's
+    /// reduction.
+    pub fn pair_metrics(&self, beta: f64, chosen: usize, rejected: usize) -> Metrics {
+        let reward = |slot| self.log_ratio(slot, Reduction::Sum) * beta;
+        let (won, lost) = (reward(chosen), reward(rejected));
+        [
+            ("rewards/chosen", mean(&won)),
+            ("rewards/rejected", mean(&lost)),
+            ("rewards/accuracies", share(won.clone().greater(lost.clone()))),
+            ("rewards/margins", mean(&(won - lost))),
+            ("logps/chosen", mean(&self.policy[chosen])),
+            ("logps/rejected", mean(&self.policy[rejected])),
+        ]
+        .into_iter()
+        .collect()
+    }
+}
+
+/// The mean of a tensor as a number.
+pub(crate) fn mean(values: &Tensor<1>) -> f64 {
+    values.clone().mean().into_scalar()
+}
+
+/// The share of true elements.
+pub(crate) fn share(truths: Tensor<1, Bool>) -> f64 {
+    truths.float().mean().into_scalar()
+}
+
+/// What an objective says about a batch.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// `[examples]`; not divided by [`PairObjective::weight`].
+    pub each: Tensor<1>,
+    /// Means over the batch's examples, under TRL's names where it has them. To combine micro-batches, weigh them by
+    /// their number of examples.
+    pub metrics: Metrics,
+}
+
+/// A method that learns from a fixed set of scored answers.
+pub trait PairObjective: Send + Sync {
+    /// Whether [`Scores::reference`] is needed.
+    fn uses_reference(&self) -> bool {
+        true
+    }
+
+    /// The rows that [`PairObjective::encode`] takes.
+    fn reads(&self) -> Reads {
+        Reads::Pairs
+    }
+
+    /// The example's share of the denominator of a step's mean loss: 1 for a mean over pairs, the number of scored
+    /// tokens for a mean over tokens.
+    fn weight(&self, _example: &Example) -> f64 {
+        1.0
+    }
+
+    /// Rows to examples.
+    ///
+    /// # Errors
+    /// Rows of the wrong kind, and those of [`polo_lm::encode::encode_pairs`].
+    fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>>;
+
+    /// The losses of a batch, a pure function of its scores.
+    fn loss(&self, scores: &Scores) -> Loss;
+}
+
+/// Reads files as rows of the kind that `objective` learns from.
+///
+/// # Errors
+/// As [`polo_lm::read::read_rows`].
+pub fn read(
+    objective: &dyn PairObjective,
+    paths: &[PathBuf],
+    options: &ReadOptions,
+) -> Result<(Rows, DataReport)> {
+    Ok(match objective.reads() {
+        Reads::Pairs => {
+            let read = read_pairs(paths, options)?;
+            (Rows::Pairs(read.rows), read.report)
+        }
+        Reads::Completions => {
+            let read = read_completions(paths, options)?;
+            (Rows::Completions(read.rows), read.report)
+        }
+    })
+}
+
+/// Pairs to examples of one tree: slot 0 is the chosen answer, slot 1 the rejected one.
+pub(crate) fn encode_as_pairs(
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+) -> Result<Encoded<Example>> {
+    let rows = rows.pairs()?;
+    let names = Names::of(rows.iter().map(|row| (row.id, &row.place)));
+    let Encoded { rows, report } = encode_pairs(rows, tokenizer, limits)?;
+    let example = |PairTokens { prompt, chosen, rejected, label, id }| Example {
+        trees: vec![Tree { prompt, answers: vec![chosen, rejected] }],
+        label,
+        id: names.get(id),
+    };
+    Ok(Encoded { rows: rows.into_iter().map(example).collect(), report })
+}
+
+/// Where rows stand, by their id.
+pub(crate) struct Names<'a>(HashMap<u64, &'a Place>);
+
+impl<'a> Names<'a> {
+    pub(crate) fn of(rows: impl Iterator<Item = (u64, &'a Place)>) -> Self {
+        Self(rows.collect())
+    }
+
+    pub(crate) fn get(&self, id: u64) -> String {
+        match self.0.get(&id) {
+            Some(place) => format!("{}:{}", place.file.display(), place.line),
+            None => format!("row {id}"),
+        }
+    }
+}
+
+/// The numbers of a batch, `[slot][example]` each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Summed log-probs under the trained model, nats.
+    pub policy: Vec<Vec<f64>>,
+    /// The same under the reference; empty if the method has none.
+    pub reference: Vec<Vec<f64>>,
+    /// Lengths of the answers, tokens.
+    pub tokens: Vec<Vec<usize>>,
+    /// Per example: probability that the chosen answer beats the rejected one.
+    pub labels: Vec<f64>,
+}
+
+impl Batch {
+    /// An empty batch of `slots` answers per example.
+    pub fn new(slots: usize, with_reference: bool) -> Self {
+        Self {
+            policy: vec![Vec::new(); slots],
+            reference: if with_reference { vec![Vec::new(); slots] } else { Vec::new() },
+            tokens: vec![Vec::new(); slots],
+            labels: Vec::new(),
+        }
+    }
+
+    /// Adds an example with one score per slot; `reference` is empty if the method has none.
+    pub fn push(&mut self, example: &Example, policy: &[f64], reference: &[f64]) {
+        let append = |slots: &mut [Vec<f64>], values: &[f64]| {
+            slots.iter_mut().zip(values).for_each(|(slot, &value)| slot.push(value));
+        };
+        append(&mut self.policy, policy);
+        append(&mut self.reference, reference);
+        self.tokens.iter_mut().zip(example.answer_tokens()).for_each(|(slot, tokens)| slot.push(tokens));
+        self.labels.push(example.label);
+    }
+}
+
+/// Losses of a batch and how they change with its scores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradient {
+    /// Per example.
+    pub each: Vec<f64>,
+    /// `[slot][example]`: derivative of the sum of all losses with respect to [`Batch::policy`].
+    pub policy: Vec<Vec<f64>>,
+    /// [`Loss::metrics`].
+    pub metrics: Metrics,
+}
+
+impl Gradient {
+    /// The losses' sum.
+    pub fn sum(&self) -> f64 {
+        self.each.iter().sum()
+    }
+}
+
+/// The losses of a batch of at least one example and their gradient, by automatic differentiation in f64 on the CPU:
+/// a handful of numbers per example, where f32 would lose digits for nothing.
+pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
+    let device = Device::flex().autodiff();
+    let column = |values: &[f64]| {
+        Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), (&device, DType::F64))
+    };
+    let lengths = |slot: &Vec<usize>| column(&slot.iter().map(|&tokens| tokens as f64).collect::<Vec<_>>());
+    let scores = Scores {
+        policy: batch.policy.iter().map(|slot| column(slot).require_grad()).collect(),
+        reference: batch.reference.iter().map(|slot| column(slot)).collect(),
+        tokens: batch.tokens.iter().map(lengths).collect(),
+        labels: column(&batch.labels),
+    };
+    let loss = objective.loss(&scores);
+    let gradients = loss.each.clone().sum().backward();
+    let policy = scores.policy.iter().map(|slot| match slot.grad(&gradients) {
+        Some(gradient) => numbers(gradient),
+        // The loss does not depend on this slot.
+        None => vec![0.0; batch.labels.len()],
+    });
+    Gradient { policy: policy.collect(), each: numbers(loss.each), metrics: loss.metrics }
+}
+
+fn numbers(tensor: Tensor<1>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}
