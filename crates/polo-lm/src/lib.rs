@@ -1,9 +1,17 @@
-//! (under construction)
+//! The world of language models: checkpoints, tokens, chat templates, data, generation, judges, tasks.
+//! Floor 2: imports `polo-nn` and `polo-run`. Methods live above, in the families' crates.
+
 pub mod chat;
 pub mod check;
 pub mod encode;
+pub mod family;
+pub mod judge;
+pub mod model;
 pub mod read;
 pub mod rows;
+pub mod tasks;
 pub mod templates;
 pub mod tokens;
 pub mod vocabulary;
+pub mod weights;
+pub mod winrate;
