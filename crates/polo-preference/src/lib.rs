@@ -8,3 +8,5 @@ pub mod claims;
 pub mod methods;
 pub mod objective;
 pub mod settings;
+pub mod train;
+pub mod trainer;

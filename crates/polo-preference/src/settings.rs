@@ -20,6 +20,9 @@ use crate::objective::PairObjective;
 
 /// The `[method]` section of a method: its settings are the method.
 pub trait MethodSettings: Settings + PairObjective + 'static {
+    /// The method's name.
+    const SLUG: &'static str;
+
     /// Defaults of `[training]` for this method.
     fn training() -> Training {
         Training::default()

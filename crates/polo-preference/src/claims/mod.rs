@@ -1,3 +1,4 @@
 //! Experiments that re-test the papers' central claims.
 
+pub mod srpo;
 pub mod srpo_exact;

@@ -233,8 +233,8 @@ fn log_softmax(logits: &[f64]) -> Vec<f64> {
     rows.collect()
 }
 
-/// L-BFGS with backtracking (Nocedal & Wright 2006, algorithms 3.1 and 7.5), until the loss no longer falls. Returns
-/// where it ends and the value there. A dozen smooth parameters do not need a library.
+/// L-BFGS with backtracking (Nocedal & Wright 2006, algorithms 3.1 and 7.5), until the gradient vanishes or rounding
+/// hides any further fall. Returns where it ends and the value there. A dozen smooth parameters do not need a library.
 fn minimise(mut x: Vec<f64>, f: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> (Vec<f64>, f64) {
     const MEMORY: usize = 12;
     const MAX_STEPS: usize = 1000;
@@ -246,7 +246,7 @@ fn minimise(mut x: Vec<f64>, f: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> (Vec<f64>
     // Steps, changes of the gradient along them, and 1 / (step . change).
     let mut memory: Vec<(Vec<f64>, Vec<f64>, f64)> = Vec::new();
     for _ in 0..MAX_STEPS {
-        if dot(&gradient, &gradient).sqrt() < 1e-13 {
+        if dot(&gradient, &gradient).sqrt() < 1e-10 {
             break;
         }
         let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
@@ -272,7 +272,7 @@ fn minimise(mut x: Vec<f64>, f: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> (Vec<f64>
                 break Some((candidate, new_value, new_gradient));
             }
             length *= 0.5;
-            if length < 1e-12 {
+            if length < 1e-4 {
                 break None;
             }
         };

@@ -43,7 +43,9 @@ impl Default for Dpo {
 }
 
 impl Settings for Dpo {}
-impl MethodSettings for Dpo {}
+impl MethodSettings for Dpo {
+    const SLUG: &'static str = CARD.slug;
+}
 
 impl PairObjective for Dpo {
     fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>> {

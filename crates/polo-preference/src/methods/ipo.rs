@@ -42,7 +42,9 @@ impl Default for Ipo {
 }
 
 impl Settings for Ipo {}
-impl MethodSettings for Ipo {}
+impl MethodSettings for Ipo {
+    const SLUG: &'static str = CARD.slug;
+}
 
 impl PairObjective for Ipo {
     fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>> {

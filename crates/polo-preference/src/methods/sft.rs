@@ -49,6 +49,8 @@ impl Settings for Sft {
 }
 
 impl MethodSettings for Sft {
+    const SLUG: &'static str = CARD.slug;
+
     fn training() -> Training {
         // TRL's default for fine-tuning.
         Training { learning_rate: 2e-5, ..Training::default() }

@@ -90,7 +90,9 @@ impl Settings for Srpo {
     }
 }
 
-impl MethodSettings for Srpo {}
+impl MethodSettings for Srpo {
+    const SLUG: &'static str = CARD.slug;
+}
 
 // Slots: three prompts, each followed by the chosen answer (w) and the rejected one (l).
 /// w after G(x): A(w).

@@ -354,7 +354,7 @@ fn plain(text: &str) -> Text {
 
 fn pairs(n: u64) -> Rows {
     let row = |id| PairRow {
-        prompt: plain("x"),
+        prompt: plain("x "),
         chosen: plain("good"),
         rejected: plain("bad"),
         label: 0.9,
@@ -412,7 +412,7 @@ fn fine_tuning_learns_completions_the_chosen_side_and_revisions() {
             assert_eq!(sft.weight(example), 2.0);
         }
     };
-    let row = CompletionRow { prompt: plain("x"), completion: plain("good"), place: place(), id: 0 };
+    let row = CompletionRow { prompt: plain("x "), completion: plain("good"), place: place(), id: 0 };
     let completions = Rows::Completions(vec![row]);
     check(&Sft::default(), &completions, &["x"]);
     check(&Sft::default(), &pairs(1), &["x"]);

@@ -1,0 +1,417 @@
+//! The optimiser's side of the offline-pairs regime: examples, a model and an objective in, steps out.
+//!
+//! [`Trainer`] owns everything that a checkpoint must hold and knows nothing of files but its own state;
+//! [`crate::train`] wraps it into a run, the claims and the demo drive it directly.
+
+use std::{collections::BTreeMap, ops::Range, path::Path};
+
+use polo_lm::{
+    model::{Batch as Tokens, LanguageModel},
+    weights::{Format, read_safetensors, write_safetensors},
+};
+use polo_nn::{
+    Gradients, host,
+    logprob::LogProbs,
+    optimiser::{self, AdamW, Moments},
+    shares,
+};
+use polo_run::{
+    Problem, Result,
+    guard::{Guard, Verdict},
+    metrics::Metrics,
+    seed::Seeds,
+};
+
+use crate::{
+    objective::{Batch, Example, PairObjective, differentiate},
+    settings::Training,
+};
+
+/// Scores of the reference, `[example][slot]`, nats; empty for a method without one.
+pub type References = Vec<Vec<f64>>;
+
+/// What one optimiser step did.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Steps done, this one included.
+    pub number: usize,
+    /// Loss, gradient norm, learning rate, and the objective's metrics.
+    pub metrics: Metrics,
+    /// Examples learnt from.
+    pub examples: usize,
+    /// Tokens that went through the network.
+    pub tokens: usize,
+}
+
+/// A loss and its gradients.
+pub struct Pushed {
+    /// Mean loss.
+    pub loss: f64,
+    /// Its gradients.
+    pub gradients: Gradients,
+    /// The objective's metrics and those of tokens, means over the examples.
+    pub metrics: Metrics,
+    /// Tokens that went through the network.
+    pub tokens: usize,
+}
+
+/// A model being trained on examples.
+pub struct Trainer<'a> {
+    /// The model as it stands.
+    pub model: LanguageModel,
+    objective: &'a dyn PairObjective,
+    training: Training,
+    examples: &'a [Example],
+    references: &'a References,
+    moments: Moments,
+    /// The guard against non-finite steps.
+    pub guard: Guard,
+    done: usize,
+    shares: usize,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer before its first step. `references` is parallel to `examples`, or empty.
+    pub fn new(
+        model: LanguageModel,
+        objective: &'a dyn PairObjective,
+        training: Training,
+        examples: &'a [Example],
+        references: &'a References,
+    ) -> Self {
+        let moments = Moments::new(&model.parameters);
+        let guard = Guard::new(training.on_non_finite);
+        let shares = share_count(&model, training.shares);
+        Self { model, objective, training, examples, references, moments, guard, done: 0, shares }
+    }
+
+    /// Steps done so far.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Steps that the training takes.
+    pub fn total(&self) -> usize {
+        self.training.total_steps(self.examples.len())
+    }
+
+    /// The examples of step `step`: every epoch is a permutation of its own, a function of the seed and the epoch.
+    fn members(&self, step: usize) -> Vec<usize> {
+        let per_epoch = self.examples.len().div_ceil(self.training.batch);
+        let (epoch, place) = (step / per_epoch, step % per_epoch);
+        let order = Seeds::new(self.training.seed).shuffled(self.examples.len(), "data/order", epoch as u64);
+        let first = place * self.training.batch;
+        order[first..(first + self.training.batch).min(order.len())].to_vec()
+    }
+
+    /// Takes the next step. `last_good` is named if the step turns out not to be finite.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not finite, under a policy of stopping.
+    pub fn step(&mut self, last_good: Option<&Path>) -> Result<Step> {
+        let members = self.members(self.done);
+        self.step_on(&members, last_good)
+    }
+
+    /// Takes a step on the given examples.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn step_on(&mut self, members: &[usize], last_good: Option<&Path>) -> Result<Step> {
+        let Pushed { loss, mut gradients, metrics: means, tokens } = self.push_back(members);
+        let norm = optimiser::global_norm(&gradients, &self.model.parameters);
+        let rate = self.training.learning_rate_at(self.done, self.total());
+        let number = self.done + 1;
+        let mut verdict = Verdict::Go;
+        for (name, value) in [("loss", loss), ("grad_norm", norm)] {
+            if !value.is_finite() {
+                let ids: Vec<String> = members.iter().map(|&i| self.examples[i].id.clone()).collect();
+                verdict = self.guard.check(number as u64, name, value, &ids, last_good)?;
+                break;
+            }
+        }
+        if verdict == Verdict::Go {
+            let Training { clip, beta1, beta2, epsilon, weight_decay, .. } = self.training;
+            let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+            let settings = AdamW { learning_rate: rate, beta1, beta2, epsilon, weight_decay };
+            optimiser::step(&mut self.model.parameters, &mut self.moments, &mut gradients, settings, scale);
+        }
+        self.done = number;
+        let mut metrics = Metrics::new();
+        metrics.set("loss", loss).set("grad_norm", norm).set("learning_rate", rate);
+        metrics.set("epoch", (number * self.training.batch) as f64 / self.examples.len() as f64);
+        metrics.merge(&means);
+        Ok(Step { number, metrics, examples: members.len(), tokens })
+    }
+
+    /// The mean loss over the given examples and its gradients, micro-batch after micro-batch; nothing is applied.
+    pub fn push_back(&self, members: &[usize]) -> Pushed {
+        let mut members = members.to_vec();
+        if self.training.length_buckets {
+            members.sort_by_key(|&i| (length(&self.examples[i]), i));
+        }
+        let weight: f64 = members.iter().map(|&i| self.objective.weight(&self.examples[i])).sum();
+        let mut gradients: Vec<Gradients> = Vec::new();
+        let (mut loss, mut tokens, mut parts) = (0.0, 0, Vec::new());
+        for micro in members.chunks(self.training.micro_batch) {
+            let forward = forward(self.examples, micro, self.shares, |tokens| {
+                let (scores, tape) = self.model.score(tokens);
+                (scores, Some(tape))
+            });
+            let batch = gather(self.objective, self.examples, self.references, &forward);
+            let gradient = differentiate(self.objective, &batch);
+            loss += gradient.sum() / weight;
+            let mut metrics = gradient.metrics;
+            metrics.merge(&token_metrics(&forward));
+            parts.push((micro.len() as f64, metrics));
+            tokens += forward.iter().map(|share| share.tokens.tokens()).sum::<usize>();
+            gradients.resize_with(forward.len().max(gradients.len()), || Gradients::new(&self.model.parameters));
+            let mut first = 0;
+            let mut work = Vec::new();
+            for (share, gradients) in forward.into_iter().zip(gradients.iter_mut()) {
+                let dlogps = spread(&share, &gradient.policy, first, weight);
+                first += share.members.len();
+                work.push((share, dlogps, gradients));
+            }
+            shares::map(work, |(share, dlogps, gradients)| {
+                if let Some(tape) = share.tape {
+                    self.model.push_back(&share.tokens, tape, &dlogps, None, gradients);
+                }
+            });
+        }
+        let mut gradients = gradients.into_iter();
+        let mut sum = gradients.next().unwrap_or_else(|| Gradients::new(&self.model.parameters));
+        gradients.for_each(|other| sum.merge(other));
+        let metrics = Metrics::weighted_mean(parts.iter().map(|(weight, metrics)| (*weight, metrics)));
+        Pushed { loss, gradients: sum, metrics, tokens }
+    }
+
+    /// Loss and metrics on other examples, nothing learnt.
+    pub fn evaluate(&self, examples: &[Example], references: &References) -> Metrics {
+        evaluate(&self.model, self.objective, examples, references, &self.training)
+    }
+
+    /// Writes weights and optimiser into an existing folder.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save_state(&self, folder: &Path) -> Result<()> {
+        let (mut weights, mut moments) = (BTreeMap::new(), BTreeMap::new());
+        for (parameter, moment) in self.model.parameters.iter().zip(&self.moments.values) {
+            let Some((first, second)) = moment else { continue };
+            let shape = parameter.value.dims().to_vec();
+            weights.insert(parameter.name.clone(), (shape.clone(), host::numbers(&parameter.value)));
+            moments.insert(format!("{}/first", parameter.name), (shape.clone(), host::numbers(first)));
+            moments.insert(format!("{}/second", parameter.name), (shape, host::numbers(second)));
+        }
+        write_safetensors(&folder.join("weights.safetensors"), &weights, Format::F32)?;
+        write_safetensors(&folder.join("moments.safetensors"), &moments, Format::F32)
+    }
+
+    /// Takes up what [`Trainer::save_state`] wrote after `done` steps, of which `applied` reached the optimiser.
+    ///
+    /// # Errors
+    /// A checkpoint of another model.
+    pub fn load_state(&mut self, folder: &Path, done: usize, applied: u64) -> Result<()> {
+        let mut weights = read_safetensors(&folder.join("weights.safetensors"))?;
+        let mut moments = read_safetensors(&folder.join("moments.safetensors"))?;
+        let device = self.model.device().clone();
+        for (parameter, moment) in self.model.parameters.iter_mut().zip(&mut self.moments.values) {
+            let Some((first, second)) = moment else { continue };
+            let shape = parameter.value.dims();
+            let mut take = |from: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, name: String| match from.remove(&name) {
+                Some((found, numbers)) if found == shape => Ok(host::tensor(numbers, shape, &device)),
+                _ => Err(Problem::input(format!("`{name}` is missing or of another shape"))
+                    .place(folder.display().to_string())
+                    .hint("this checkpoint belongs to another model")),
+            };
+            parameter.value = take(&mut weights, parameter.name.clone())?;
+            *first = take(&mut moments, format!("{}/first", parameter.name))?;
+            *second = take(&mut moments, format!("{}/second", parameter.name))?;
+        }
+        self.moments.steps = applied;
+        self.done = done;
+        Ok(())
+    }
+
+    /// Steps that reached the optimiser.
+    pub fn applied(&self) -> u64 {
+        self.moments.steps
+    }
+}
+
+fn share_count(model: &LanguageModel, asked: usize) -> usize {
+    match (polo_nn::device::is_cpu(model.device()), asked) {
+        (false, _) => 1,
+        (true, 0) => shares::default_count(),
+        (true, n) => n,
+    }
+}
+
+/// Tokens of an example that go through the network.
+pub fn length(example: &Example) -> usize {
+    example
+        .trees
+        .iter()
+        .map(|tree| tree.prompt.len() + tree.answers.iter().map(|a| a.len().saturating_sub(1)).sum::<usize>())
+        .sum()
+}
+
+/// One share of a micro-batch after its forward pass.
+struct Share<T> {
+    members: Vec<usize>,
+    tokens: Tokens,
+    scores: LogProbs,
+    tape: Option<T>,
+}
+
+/// Cuts `members` into shares of about equal work and runs `score` on each in parallel.
+fn forward<T: Send>(
+    examples: &[Example],
+    members: &[usize],
+    count: usize,
+    score: impl Fn(&Tokens) -> (LogProbs, Option<T>) + Send + Sync,
+) -> Vec<Share<T>> {
+    let mut longest_first = members.to_vec();
+    longest_first.sort_by_key(|&i| (std::cmp::Reverse(length(&examples[i])), i));
+    let mut loads = vec![(0, Vec::new()); count.clamp(1, members.len().max(1))];
+    for i in longest_first {
+        if let Some(lightest) = loads.iter_mut().min_by_key(|(load, _)| *load) {
+            lightest.0 += length(&examples[i]);
+            lightest.1.push(i);
+        }
+    }
+    let loads = loads.into_iter().map(|(_, members)| members).collect();
+    shares::map(loads, |members: Vec<usize>| {
+        let mut tokens = Tokens::default();
+        for &i in &members {
+            for tree in &examples[i].trees {
+                let answers: Vec<&[u32]> = tree.answers.iter().map(Vec::as_slice).collect();
+                tokens.add(&tree.prompt, &answers);
+            }
+        }
+        let (scores, tape) = score(&tokens);
+        Share { members, tokens, scores, tape }
+    })
+}
+
+/// The sum over an answer's tokens, in f64.
+fn total(scores: &LogProbs, answer: &Range<usize>) -> f64 {
+    scores.logps[answer.clone()].iter().map(|&x| f64::from(x)).sum()
+}
+
+/// Answers of one example in a share that holds `slots` per example.
+fn answers_of<T>(share: &Share<T>, place: usize, slots: usize) -> &[Range<usize>] {
+    &share.tokens.answers()[place * slots..][..slots]
+}
+
+fn slots<T>(share: &Share<T>) -> usize {
+    share.tokens.answers().len() / share.members.len().max(1)
+}
+
+/// All shares' scores as one batch of the objective, share after share.
+fn gather<T>(
+    objective: &dyn PairObjective,
+    examples: &[Example],
+    references: &References,
+    forward: &[Share<T>],
+) -> Batch {
+    let slots = forward.first().map_or(0, slots);
+    let mut batch = Batch::new(slots, objective.uses_reference());
+    for share in forward {
+        for (place, &i) in share.members.iter().enumerate() {
+            let policy: Vec<f64> =
+                answers_of(share, place, slots).iter().map(|answer| total(&share.scores, answer)).collect();
+            let reference = references.get(i).map_or(&[][..], Vec::as_slice);
+            batch.push(&examples[i], &policy, reference);
+        }
+    }
+    batch
+}
+
+/// dL/dlogp of every scored token of a share whose first example is number `first` of the batch.
+fn spread<T>(share: &Share<T>, policy: &[Vec<f64>], first: usize, weight: f64) -> Vec<f32> {
+    let mut dlogps = vec![0.0; share.scores.logps.len()];
+    for place in 0..share.members.len() {
+        for (answer, slot) in answers_of(share, place, policy.len()).iter().zip(policy) {
+            dlogps[answer.clone()].fill((slot[first + place] / weight) as f32);
+        }
+    }
+    dlogps
+}
+
+/// Means over scored tokens, under TRL's names.
+fn token_metrics<T>(forward: &[Share<T>]) -> Metrics {
+    let tokens: f64 = forward.iter().map(|share| share.scores.logps.len() as f64).sum();
+    let mean = |each: &dyn Fn(&LogProbs) -> f64| forward.iter().map(|share| each(&share.scores)).sum::<f64>() / tokens;
+    let mut metrics = Metrics::new();
+    metrics.set("entropy", mean(&|scores| scores.entropies.iter().map(|&x| f64::from(x)).sum()));
+    metrics.set("mean_token_accuracy", mean(&|scores| scores.hits.iter().filter(|&&hit| hit).count() as f64));
+    let slots = forward.first().map_or(0, slots);
+    if slots >= 2 {
+        for (slot, name) in [(0, "logits/chosen"), (1, "logits/rejected")] {
+            let (mut sum, mut count) = (0.0, 0usize);
+            for share in forward {
+                for place in 0..share.members.len() {
+                    let answer = answers_of(share, place, slots)[slot].clone();
+                    count += answer.len();
+                    sum += share.scores.mean_logits[answer].iter().map(|&x| f64::from(x)).sum::<f64>();
+                }
+            }
+            metrics.set(name, sum / count.max(1) as f64);
+        }
+    }
+    metrics
+}
+
+/// Loss and metrics of a model on examples, nothing learnt.
+pub fn evaluate(
+    model: &LanguageModel,
+    objective: &dyn PairObjective,
+    examples: &[Example],
+    references: &References,
+    training: &Training,
+) -> Metrics {
+    let weight: f64 = examples.iter().map(|example| objective.weight(example)).sum();
+    let (mut loss, mut parts) = (0.0, Vec::new());
+    let all: Vec<usize> = (0..examples.len()).collect();
+    for micro in all.chunks(training.micro_batch) {
+        let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
+            (model.score_only(tokens), None::<()>)
+        });
+        let gradient = differentiate(objective, &gather(objective, examples, references, &forward));
+        loss += gradient.sum() / weight;
+        let mut metrics = gradient.metrics;
+        metrics.merge(&token_metrics(&forward));
+        parts.push((micro.len() as f64, metrics));
+    }
+    let mut metrics = Metrics::new();
+    metrics.set("loss", loss);
+    metrics.merge(&Metrics::weighted_mean(parts.iter().map(|(weight, metrics)| (*weight, metrics))));
+    metrics
+}
+
+/// Summed log-probs of every answer of every example, `[example][slot]`, nats. `progress` is told how many examples
+/// are done.
+pub fn score(
+    model: &LanguageModel,
+    examples: &[Example],
+    training: &Training,
+    mut progress: impl FnMut(usize),
+) -> References {
+    let mut result = vec![Vec::new(); examples.len()];
+    let all: Vec<usize> = (0..examples.len()).collect();
+    for micro in all.chunks(training.micro_batch) {
+        let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
+            (model.score_only(tokens), None::<()>)
+        });
+        for share in &forward {
+            let slots = slots(share);
+            for (place, &i) in share.members.iter().enumerate() {
+                result[i] = answers_of(share, place, slots).iter().map(|a| total(&share.scores, a)).collect();
+            }
+        }
+        progress(micro[micro.len() - 1] + 1);
+    }
+    result
+}
