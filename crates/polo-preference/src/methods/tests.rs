@@ -368,8 +368,11 @@ fn symbols() -> Templates {
     Templates { set: TemplateSet::Symbols, ..Templates::default() }
 }
 
-/// The examples of `rows` as text: (prompt, answers) of each tree.
-fn encoded(objective: &dyn PairObjective, rows: &Rows) -> Vec<(Example, Vec<(String, Vec<String>)>)> {
+/// A tree as text: prompt, answers.
+type Shown = (String, Vec<String>);
+
+/// The examples of `rows`, and their trees as text.
+fn encoded(objective: &dyn PairObjective, rows: &Rows) -> Vec<(Example, Vec<Shown>)> {
     let tokenizer = words();
     let text = |ids: &[u32]| tokenizer.decode(ids, true);
     let shown = |tree: &Tree| (text(&tree.prompt), tree.answers.iter().map(|ids| text(ids)).collect());
@@ -383,7 +386,7 @@ fn pairs_become_the_trees_of_their_method() {
         (prompt.to_owned(), answers.iter().map(|&answer| answer.to_owned()).collect::<Vec<_>>())
     };
     let both = ["good", "bad"];
-    let check = |objective: &dyn PairObjective, expected: Vec<(String, Vec<String>)>| {
+    let check = |objective: &dyn PairObjective, expected: Vec<Shown>| {
         let found = encoded(objective, &pairs(1));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1, expected);
