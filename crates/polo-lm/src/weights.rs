@@ -263,11 +263,15 @@ pub fn read_config(folder: &Path) -> Result<Value> {
     })
 }
 
-/// Opens a Hugging Face model folder on `device`. Numbers are widened to f32.
+/// Opens a Hugging Face model folder, or a PEFT folder of LoRA adapters (merged into its base), on `device`. Numbers
+/// are widened to f32.
 ///
 /// # Errors
 /// Missing, truncated or renamed files; tensors that are missing, of the wrong shape or not finite.
 pub fn load(folder: &Path, device: &Device) -> Result<Loaded> {
+    if folder.join("adapter_config.json").is_file() && !folder.join("config.json").exists() {
+        return load_adapter(folder, device);
+    }
     let config = read_config(folder)?;
     let architecture = Architecture::read(&config, &folder.join("config.json"))?;
     let files = weight_files(folder)?;
@@ -329,6 +333,41 @@ pub fn load(folder: &Path, device: &Device) -> Result<Loaded> {
     };
     let model = build(architecture, device, &mut source)?;
     Ok(Loaded { model, config, format })
+}
+
+/// Opens a PEFT folder: the base that it names, with the adapters merged.
+fn load_adapter(folder: &Path, device: &Device) -> Result<Loaded> {
+    let path = folder.join("adapter_config.json");
+    let text = fs::read_to_string(&path).map_err(|error| Problem::io("read", &path, &error))?;
+    let config: Value = serde_json::from_str(&text).map_err(|error| {
+        Problem::input(format!("not valid JSON: {error}")).at(&path, error.line(), Some(error.column()))
+    })?;
+    let wrong = |key: &str| {
+        Problem::input(format!("`{key}` is missing or of the wrong type")).place(path.display().to_string())
+    };
+    let base = config["base_model_name_or_path"].as_str().ok_or_else(|| wrong("base_model_name_or_path"))?;
+    let rank = config["r"].as_u64().filter(|&r| r > 0).ok_or_else(|| wrong("r"))? as usize;
+    let alpha = config["lora_alpha"].as_f64().ok_or_else(|| wrong("lora_alpha"))?;
+    let targets = config["target_modules"].as_array().ok_or_else(|| wrong("target_modules"))?;
+    let targets = targets.iter().filter_map(|target| target.as_str().map(str::to_owned)).collect();
+    let mut loaded = load(Path::new(base), device)
+        .map_err(|problem| problem.hint(format!("{} builds on this model folder", folder.display())))?;
+    loaded.model.add_low_rank(&Lora { rank, alpha, targets }, &Seeds::new(0))?;
+    let file = folder.join("adapter_model.safetensors");
+    let mut tensors = read_safetensors(&file)?;
+    for parameter in loaded.model.parameters.iter_mut().filter(|parameter| parameter.trainable) {
+        let name = parameter.name.replacen("base_model.model.h.", "base_model.model.transformer.h.", 1);
+        let Some((shape, numbers)) = tensors.remove(&name) else {
+            return Err(Problem::input(format!("tensor `{name}` is missing")).place(file.display().to_string()));
+        };
+        if shape != parameter.value.dims() || numbers.iter().any(|x| !x.is_finite()) {
+            return Err(Problem::input(format!("tensor `{name}` has shape {shape:?} or numbers that do not fit the base"))
+                .place(file.display().to_string()));
+        }
+        parameter.value = host::tensor(numbers, parameter.value.dims(), device);
+    }
+    loaded.model.merge_low_rank();
+    Ok(loaded)
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {

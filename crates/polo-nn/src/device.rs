@@ -52,5 +52,26 @@ fn open(name: &str, device: impl FnOnce() -> Device + std::panic::UnwindSafe) ->
 
 /// Whether tensors of this device are plain memory of the host.
 pub fn is_cpu(device: &Device) -> bool {
+    #[cfg(test)]
+    if tests::AS_ON_OTHER_DEVICES.get() {
+        return false;
+    }
     *device == Device::flex()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub static AS_ON_OTHER_DEVICES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Runs `work` with the expressions that every device but the CPU uses.
+    pub fn as_on_other_devices<R>(work: impl FnOnce() -> R) -> R {
+        AS_ON_OTHER_DEVICES.set(true);
+        let result = work();
+        AS_ON_OTHER_DEVICES.set(false);
+        result
+    }
 }

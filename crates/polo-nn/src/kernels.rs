@@ -116,6 +116,17 @@ pub(crate) fn softmax(row: &mut [f32]) -> f32 {
     top + total.ln()
 }
 
+/// Replaces a row of logits by the logarithms of their softmax.
+#[inline(always)]
+pub(crate) fn log_softmax(row: &mut [f32]) {
+    let top = maximum(row);
+    let total = sum(row.len(), |i| exp(row[i] - top));
+    let normaliser = top + total.ln();
+    for x in row.iter_mut() {
+        *x -= normaliser;
+    }
+}
+
 /// y = x / rms(x) · w, row by row.
 pub(crate) fn rms_norm(x: &[f32], w: &[f32], epsilon: f32) -> Vec<f32> {
     vectorised(|| {
@@ -307,6 +318,45 @@ mod tests {
             let row: Vec<f32> = (0..n).map(|i| i as f32).collect();
             assert_eq!(sum(n, |i| row[i]), (0..n).sum::<usize>() as f32);
             assert_eq!(maximum(&row), if n == 0 { f32::NEG_INFINITY } else { n as f32 - 1.0 });
+        }
+    }
+
+    /// Every layout that callers use, against plain sums, and nothing written beside the matrix.
+    #[test]
+    fn products_of_all_layouts_are_right_and_stay_in_bounds() {
+        let noise = |n: usize, seed| polo_run::seed::Seeds::new(seed).normal(n, "noise", 0);
+        for (m, k, n) in [(1, 1, 1), (1, 6, 9), (5, 6, 5), (3, 70, 17), (64, 6, 70), (9, 79, 6), (70, 33, 64), (79, 9, 6)] {
+            for case in 0..32 {
+                let [left_t, right_t, strided, add, wide] = [1, 2, 4, 8, 16].map(|bit| case & bit != 0);
+                let (a, b) = (noise(m * k + m * 7 * usize::from(wide), 1), noise(k * n, 2));
+                let stride = if strided { n + 5 } else { n };
+                let mut out = noise(m * stride + 64, 3);
+                let before = out.clone();
+                let a_stride = if wide && !left_t { k + 7 } else { k };
+                let left = match (left_t, wide) {
+                    (true, _) => Matrix::new(&a[..m * k], k, m).transposed(),
+                    (false, true) => Matrix::strided(&a, m, k, a_stride),
+                    (false, false) => Matrix::new(&a, m, k),
+                };
+                let right = if right_t { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
+                let target = match strided {
+                    true => MatrixMut::strided(&mut out, m, n, stride),
+                    false => MatrixMut::new(&mut out[..m * n], m, n),
+                };
+                matmul(target, add, left, right, 0.5);
+                for (at, (found, before)) in out.iter().zip(&before).enumerate() {
+                    let (i, j) = (at / stride, at % stride);
+                    if i >= m || j >= n {
+                        assert_eq!(found, before, "({m}, {k}, {n}), case {case}: wrote at {i}, {j}");
+                        continue;
+                    }
+                    let a = |l: usize| if left_t { a[l * m + i] } else { a[i * a_stride + l] };
+                    let b = |l: usize| if right_t { b[j * k + l] } else { b[l * n + j] };
+                    let sum = (0..k).map(|l| f64::from(a(l)) * f64::from(b(l))).sum::<f64>();
+                    let expected = 0.5 * sum + if add { f64::from(*before) } else { 0.0 };
+                    assert!((f64::from(*found) - expected).abs() < 1e-4, "({m}, {k}, {n}), case {case}: {found}, {expected}");
+                }
+            }
         }
     }
 }

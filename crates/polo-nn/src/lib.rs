@@ -8,6 +8,7 @@
 //! pass goes, and the order of every sum is fixed. Losses, a handful of numbers per batch, use Burn's autodiff.
 
 pub mod attention;
+pub mod cache;
 pub mod device;
 pub mod host;
 mod kernels;

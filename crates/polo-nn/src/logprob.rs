@@ -84,6 +84,18 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
     result
 }
 
+/// Log-probabilities of the whole vocabulary, `[rows · vocabulary]` row-major, in nats: what samplers draw from.
+pub fn distributions(hidden: &Tensor<2>, head: &Tensor<2>) -> Vec<f32> {
+    let ([rows, width], [vocabulary, _]) = (hidden.dims(), head.dims());
+    if let (Some(hidden), Some(head)) = (Host::of(hidden), Host::of(head)) {
+        let mut logits = vec![0.0; rows * vocabulary];
+        logits_of(&mut logits, hidden.slice(), head.slice(), 0, rows, width, vocabulary);
+        kernels::vectorised(|| logits.chunks_exact_mut(vocabulary).for_each(kernels::log_softmax));
+        return logits;
+    }
+    host::numbers(&activation::log_softmax(hidden.clone().matmul(head.clone().transpose()), 1))
+}
+
 fn logits_of(
     logits: &mut [f32],
     hidden: &[f32],

@@ -396,3 +396,7 @@ pub fn gather_backward(rows: &[usize], dy: &Tensor<2>, tokens: usize) -> Tensor<
         IndexingUpdateOp::Add,
     )
 }
+
+#[cfg(test)]
+#[path = "ops_tests.rs"]
+mod tests;

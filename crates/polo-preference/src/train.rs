@@ -210,11 +210,13 @@ pub fn train<M: MethodSettings>(
     latest.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
 
     let cache = out.join("cache");
+    let clock = Instant::now();
     let train_references = references(settings, &start, &train.examples, &cache)?;
     let validation_references = match &validation {
         Some(validation) => references(settings, &start, &validation.examples, &cache)?,
         None => Vec::new(),
     };
+    let reference_seconds = clock.elapsed().as_secs_f64();
     let mut trainer = Trainer::new(
         start.model.clone(),
         &settings.method,
@@ -241,6 +243,10 @@ pub fn train<M: MethodSettings>(
     }
     drop(start.model);
     let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
+
+    let mut timings = Metrics::new();
+    timings.set("reference_seconds", reference_seconds);
+    log.write_timings(trainer.done() as u64, Split::Train, &timings)?;
 
     let (all, trainable) = trainer.model.parameters.count();
     let total = trainer.total();

@@ -1,0 +1,167 @@
+//! `polo evaluate`: loss and preference accuracy on pairs, and win rates.
+
+use std::path::{Path, PathBuf};
+
+use polo_lm::{
+    check::{RowKind, check},
+    encode::{Limits, LongPrompt},
+    judge::{Judge, JudgeSettings, Rule},
+    read::{ReadOptions, read_pairs, read_prompts},
+    rows::Text,
+    winrate::{Answer, duels, read_answers, win_rate},
+};
+use polo_preference::{
+    methods::dpo::Dpo,
+    objective::{self, PairObjective},
+    settings::Training,
+    trainer,
+};
+use polo_run::{
+    Problem, Result as Tried,
+    config::{self, Layers},
+    seed::Seeds,
+    stats::{Estimate, t_interval, wilson},
+};
+use serde_json::{Map, Value, json};
+
+use super::generate::{Drawing, Speaker};
+use crate::output::{End, Output};
+
+/// Measure a model: loss and preference accuracy on pairs, and win rate against another model or a file.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    drawing: Drawing,
+    /// Held-out pairs, or prompts for a win rate alone; may be given many times.
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// The model that margins are measured against.
+    #[arg(long, value_name = "DIR")]
+    reference: Option<PathBuf>,
+    /// The opponent: a model folder, or a file of answers (`prompt`, `completion`).
+    #[arg(long, value_name = "PATH", requires = "judge")]
+    against: Option<PathBuf>,
+    /// Who decides between two answers: exact, contains, shorter, longer, or a TOML file with the settings of a judge,
+    /// e.g. of a model behind an OpenAI-compatible API.
+    #[arg(long, value_name = "JUDGE", requires = "against")]
+    judge: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures.
+///
+/// # Errors
+/// Unusable models, data or judge.
+pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
+    let speaker = Speaker::new(&args.drawing)?;
+    let mut found: Vec<(&str, Estimate)> = Vec::new();
+    if check(&args.data, None, &ReadOptions::default(), None)?.kind == RowKind::Pairs {
+        found = on_pairs(args, &speaker)?;
+    }
+    if let (Some(against), Some(judge)) = (&args.against, &args.judge) {
+        found.push(("win rate", contest(args, &speaker, against, &*judge_named(judge)?)?));
+    }
+    if found.is_empty() {
+        return Err(Problem::usage("there is nothing to measure on prompts alone")
+            .place("--data")
+            .hint("give pairs, or an opponent with --against and --judge")
+            .into());
+    }
+    if args.json {
+        let all: Map<String, Value> = found
+            .into_iter()
+            .map(|(name, estimate)| {
+                let interval = estimate.interval.map(|(low, high)| json!([low, high]));
+                (name.to_owned(), json!({ "mean": estimate.mean, "interval": interval, "n": estimate.n }))
+            })
+            .collect();
+        return output.write(&format!("{:#}\n", Value::Object(all)));
+    }
+    let width = found.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    output.write(&found.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect::<String>())
+}
+
+fn on_pairs(args: &Args, speaker: &Speaker) -> Tried<Vec<(&'static str, Estimate)>> {
+    let objective = Dpo::default();
+    let (rows, _) = objective::read(&objective, &args.data, &ReadOptions::default())?;
+    let context = Limits::new(speaker.model.architecture.context);
+    let limits = Limits { long_prompt: LongPrompt::KeepEnd, ..context };
+    let examples = objective.encode(&rows, &speaker.tokenizer, &limits)?.rows;
+    let training = Training::default();
+    let scores = trainer::score(&speaker.model, &examples, &training, |_| {});
+    let reference = match &args.reference {
+        Some(folder) => {
+            let drawing = args.drawing.of(folder);
+            trainer::score(&Speaker::new(&drawing)?.model, &examples, &training, |_| {})
+        }
+        None => vec![vec![0.0; 2]; examples.len()],
+    };
+    let margins: Vec<f64> =
+        scores.iter().zip(&reference).map(|(own, base)| (own[0] - base[0]) - (own[1] - base[1])).collect();
+    let losses: Vec<f64> = scores
+        .iter()
+        .zip(&examples)
+        .map(|(own, example)| -own[0] / example.answer_tokens().next().unwrap_or(1) as f64)
+        .collect();
+    let right = margins.iter().filter(|&&margin| margin > 0.0).count();
+    let mut found = vec![
+        ("loss of chosen answers (nats per token)", t_interval(&losses, "pairs")),
+        ("preference accuracy", wilson(right as f64, margins.len(), "pairs")),
+        ("margin (nats per answer)", t_interval(&margins, "pairs")),
+    ];
+    if args.reference.is_some() {
+        let dpo: Vec<f64> = margins.iter().map(|margin| (-objective.beta * margin).exp().ln_1p()).collect();
+        found.push(("DPO loss at beta 0.1", t_interval(&dpo, "pairs")));
+    }
+    Ok(found)
+}
+
+fn judge_named(name: &str) -> Tried<Box<dyn Judge>> {
+    Ok(match name {
+        "exact" => Box::new(Rule::Exact),
+        "contains" => Box::new(Rule::Contains),
+        "shorter" => Box::new(Rule::Shorter),
+        "longer" => Box::new(Rule::Longer),
+        file if Path::new(file).is_file() => {
+            let layers = Layers { file: Some(file.into()), ..Layers::default() };
+            config::load::<JudgeSettings>(&layers)?.settings.judge(|name| std::env::var(name).ok())?
+        }
+        other => {
+            return Err(Problem::usage(format!("`{other}` is neither a judge nor a file"))
+                .place("--judge")
+                .hint("choose exact, contains, shorter, longer, or a TOML file with the settings of a judge"));
+        }
+    })
+}
+
+/// Prompts of files of prompts or of pairs, with the right answers where the rows have them.
+fn prompts(files: &[PathBuf]) -> Tried<Vec<(Text, Option<String>)>> {
+    let options = ReadOptions::default();
+    Ok(match check(files, None, &options, None)?.kind {
+        RowKind::Pairs => read_pairs(files, &options)?.rows.into_iter().map(|row| (row.prompt, None)).collect(),
+        _ => read_prompts(files, &options)?.rows.into_iter().map(|row| (row.prompt, row.answer)).collect(),
+    })
+}
+
+fn contest(args: &Args, speaker: &Speaker, against: &Path, judge: &dyn Judge) -> Tried<Estimate> {
+    let asked = prompts(&args.data)?;
+    let answered = |speaker: &Speaker| -> Tried<Vec<Answer>> {
+        let texts: Vec<&Text> = asked.iter().map(|(prompt, _)| prompt).collect();
+        let answers = speaker.answers(&texts)?;
+        let answer = |((prompt, right), completion): (&(Text, Option<String>), String)| Answer {
+            prompt: prompt.clone(),
+            completion,
+            answer: right.clone(),
+            source: None,
+        };
+        Ok(asked.iter().zip(answers).map(answer).collect())
+    };
+    let own = answered(speaker)?;
+    let other = match against.is_dir() {
+        true => answered(&Speaker::new(&args.drawing.of(against))?)?,
+        false => read_answers(&[against.to_path_buf()], &ReadOptions::default())?,
+    };
+    Ok(win_rate(judge, &duels(&own, &other)?, &Seeds::new(0))?.overall.wilson)
+}

@@ -1,0 +1,55 @@
+//! `polo reproduce METHOD`: re-tests the central claim of a method's paper.
+
+use std::path::PathBuf;
+
+use polo_run::{Problem, claims};
+
+use crate::{
+    output::{End, Output},
+    registry,
+};
+
+/// Re-test the central claim of a method's paper at small scale.
+///
+/// Prints effects with 95 % intervals and the verdict, and writes them into a file of claims.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A method of `polo methods`.
+    method: String,
+    /// Show in seconds that everything works; decides nothing and writes no claim.
+    #[arg(long)]
+    quick: bool,
+    /// Seeds to report on; fewer than five decide nothing [default: 5, or 2 with --quick].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// Where the experiment keeps its files [default: runs/reproduce-METHOD].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The file of claims.
+    #[arg(long, value_name = "FILE", default_value = "CLAIMS.md")]
+    claims: PathBuf,
+}
+
+/// Runs the experiment.
+///
+/// # Errors
+/// [`polo_run::Kind::Usage`] for a method without one; what the experiment says; files that cannot be written.
+pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
+    let method = registry::find(&args.method)?;
+    let slug = method.card.slug;
+    let Some(reproduce) = method.reproduce else {
+        let with: Vec<_> = registry::METHODS.iter().filter(|method| method.reproduce.is_some()).collect();
+        let names = with.iter().map(|method| method.card.slug).collect::<Vec<_>>().join(", ");
+        return Err(Problem::usage(format!("there is no experiment for the claim of {slug}"))
+            .hint(format!("there is one for: {names}"))
+            .into());
+    };
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("reproduce-{slug}")));
+    let seeds = args.seeds.unwrap_or(if args.quick { 2 } else { claims::MIN_OBSERVATIONS as u64 });
+    let result = reproduce(&out, seeds, args.quick, &mut |line| output.remark(line))?;
+    if !args.quick {
+        claims::update_claims_file(&args.claims, &result)?;
+        output.remark(&format!("written to {}", args.claims.display()));
+    }
+    output.write(&result.to_text())
+}

@@ -1,0 +1,97 @@
+//! All methods that the program knows, of all families.
+
+use std::path::Path;
+
+use polo_preference::{
+    methods::{dpo, ipo, sft, srpo},
+    settings::{MethodSettings, TrainSettings},
+    train::{self, Outcome},
+};
+use polo_run::{
+    Result,
+    card::{self, MethodCard},
+    config::{self, KeyDoc, Layers},
+    folder::Resume,
+};
+
+/// One method, as the program meets it.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// What a person is told.
+    pub card: &'static MethodCard,
+    /// Every setting.
+    pub keys: fn() -> Vec<KeyDoc>,
+    /// All settings as TOML, explained.
+    pub commented_default: fn() -> String,
+    /// The settings of all layers together, as TOML.
+    pub resolve: fn(&Layers) -> Result<String>,
+    /// Trains into a run folder.
+    pub train: fn(&Layers, &Path, Resume) -> Result<Outcome>,
+    /// Says what training would do.
+    pub plan: fn(&Layers) -> Result<Vec<(String, String)>>,
+}
+
+/// Every method, in the order of `polo methods`.
+pub const METHODS: &[Method] = &[
+    Method { reproduce: Some(reproduce_srpo), ..preference::<srpo::Srpo>(&srpo::CARD) },
+    preference::<dpo::Dpo>(&dpo::CARD),
+    preference::<ipo::Ipo>(&ipo::CARD),
+    preference::<sft::Sft>(&sft::CARD),
+];
+
+/// A method of the offline-pairs regime.
+const fn preference<M: MethodSettings>(card: &'static MethodCard) -> Method {
+    Method {
+        card,
+        keys: config::keys::<TrainSettings<M>>,
+        commented_default: config::commented_default::<TrainSettings<M>>,
+        resolve: |layers| Ok(config::load::<TrainSettings<M>>(layers)?.resolved),
+        plan: |layers| train::plan(&config::load::<TrainSettings<M>>(layers)?.settings),
+        train: |layers, out, resume| {
+            train::train(&config::load::<TrainSettings<M>>(layers)?, "train", out, resume)
+        },
+        reproduce: None,
+    }
+}
+
+fn reproduce_srpo(folder: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -> Result<ClaimResult> {
+    let budget = if quick { claims::srpo::Budget::quick() } else { claims::srpo::Budget::full() };
+    claims::srpo::reproduce(folder, seeds, &budget, quick, say)
+}
+
+/// The cards of all methods.
+pub fn cards() -> Vec<MethodCard> {
+    METHODS.iter().map(|method| *method.card).collect()
+}
+
+/// The method of that name.
+///
+/// # Errors
+/// [`polo_run::Kind::Usage`], with the nearest name.
+pub fn find(slug: &str) -> Result<&'static Method> {
+    let cards = cards();
+    let known = card::find(slug, &cards)?;
+    Ok(&METHODS[cards.iter().take_while(|card| card.slug != known.slug).count()])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_a_family_is_registered_once() {
+        let ours: Vec<_> = cards().iter().map(|card| card.slug).collect();
+        let families: BTreeSet<_> = polo_preference::methods::METHODS.iter().map(|card| card.slug).collect();
+        assert_eq!(ours.iter().copied().collect::<BTreeSet<_>>(), families);
+        assert_eq!(ours.len(), families.len());
+    }
+
+    #[test]
+    fn a_method_is_found_by_its_own_name() {
+        for method in METHODS {
+            assert_eq!(find(method.card.slug).unwrap().card.title, method.card.title);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The way of a user through the real binary: data, a new model, training, resuming, generating.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+fn polo(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
+    command.current_dir(folder).args(arguments).env_clear();
+    command
+}
+
+#[track_caller]
+fn done(out: Output) -> String {
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// A folder with `pairs.jsonl` and a tiny `model`.
+fn workplace() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let mut pairs = String::new();
+    for n in 0..24 {
+        let (sum, wrong) = (n + 3, n + 5);
+        writeln!(pairs, r#"{{"prompt":"{n} + 3 = ","chosen":"{sum}","rejected":"{wrong}"}}"#).unwrap();
+    }
+    fs::write(folder.path().join("pairs.jsonl"), pairs).unwrap();
+    let make =
+        ["init-model", "model", "--tokenizer-from", "pairs.jsonl", "--preset", "tiny", "--vocab", "270"];
+    done(polo(folder.path(), &make).output().unwrap());
+    folder
+}
+
+fn train<'a>(method: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let base =
+        ["train", method, "--model", "model", "--data", "pairs.jsonl", "--val", "pairs.jsonl", "--out", out];
+    let sizes =
+        ["--set", "training.batch=8", "--set", "training.micro_batch=4", "--set", "training.shares=2"];
+    [&base[..], &sizes, more].concat()
+}
+
+#[test]
+fn every_method_trains_and_its_model_answers() {
+    let folder = workplace();
+    let folder = folder.path();
+    for method in ["sft", "dpo", "ipo", "srpo"] {
+        let out = format!("runs/{method}");
+        let printed = done(polo(folder, &train(method, &out, &[])).output().unwrap());
+        assert_eq!(printed, format!("{out}/final\n"));
+        for file in [
+            "resolved.toml",
+            "metrics.jsonl",
+            "report.html",
+            "final/model.safetensors",
+            "final/tokenizer.json",
+        ] {
+            assert!(folder.join(&out).join(file).exists(), "{method} leaves no {file}");
+        }
+    }
+    let model = ["--model", "runs/srpo/final", "--max-tokens", "5", "--seed", "3"];
+    let one = done(polo(folder, &[&["generate", "1 + 3 = "], &model[..]].concat()).output().unwrap());
+    assert!(one.ends_with('\n'));
+    let many = [&["generate", "--data", "pairs.jsonl", "--revisions", "2"], &model[..]].concat();
+    let many = done(polo(folder, &many).output().unwrap());
+    assert_eq!(many.lines().count(), 24);
+    for line in many.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let answers = line["revisions"].as_array().unwrap();
+        assert_eq!((answers.len(), answers.last()), (3, Some(&line["completion"])));
+    }
+    let mut command = polo(folder, &[&["chat"], &model[..]].concat());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"1 + 3\n2 + 3\n").unwrap();
+    assert!(done(child.wait_with_output().unwrap()).lines().count() >= 2);
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_as_if_it_never_was() {
+    let folder = workplace();
+    let folder = folder.path();
+    // The schedule must not know where the first part ends; a checkpoint is removed instead.
+    let whole = train(
+        "dpo",
+        "whole",
+        &["--set", "training.checkpoint_every=1", "--set", "training.keep_checkpoints=9"],
+    );
+    done(polo(folder, &whole).output().unwrap());
+    let part = train(
+        "dpo",
+        "part",
+        &["--set", "training.checkpoint_every=1", "--set", "training.keep_checkpoints=9"],
+    );
+    done(polo(folder, &part).output().unwrap());
+    fs::remove_dir_all(folder.join("part/checkpoints/step-3")).unwrap();
+    fs::remove_dir_all(folder.join("part/checkpoints/step-2")).unwrap();
+    fs::remove_dir_all(folder.join("part/final")).unwrap();
+    let refused = polo(folder, &part).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume auto"));
+    done(polo(folder, &[&part[..], &["--resume", "auto"]].concat()).output().unwrap());
+    for file in ["metrics.jsonl", "final/model.safetensors", "checkpoints/step-3/manifest.json"] {
+        let read = |run: &str| fs::read(folder.join(run).join(file)).unwrap();
+        assert_eq!(read("whole"), read("part"), "{file} differs");
+    }
+}
+
+#[test]
+fn a_plan_tells_what_a_run_would_do() {
+    let folder = workplace();
+    let plan = ["plan", "srpo", "--model", "model", "--data", "pairs.jsonl"];
+    let text = done(polo(folder.path(), &plan).output().unwrap());
+    for line in ["parameters ", "steps ", "peak memory "] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line:?} is missing in\n{text}");
+    }
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn a_claim_is_re_tested_in_seconds_where_there_is_one() {
+    let folder = TempDir::new().unwrap();
+    let text = done(polo(folder.path(), &["reproduce", "srpo", "--quick"]).output().unwrap());
+    assert!(text.contains("Verdict: "), "{text}");
+    assert!(!folder.path().join("CLAIMS.md").exists());
+    let refused = polo(folder.path(), &["reproduce", "sft"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is one for: srpo"));
+}
