@@ -97,7 +97,16 @@ impl Attention {
         for index in 0..self.segments.len() {
             self.for_each_head(index, hk.slice(), hv.slice(), |own, context, key_head, keys, values| {
                 for head in self.query_heads(key_head) {
-                    self.attend(own.clone(), context, head, hq.slice(), keys, values, &mut out, &mut normalisers);
+                    self.attend(
+                        own.clone(),
+                        context,
+                        head,
+                        hq.slice(),
+                        keys,
+                        values,
+                        &mut out,
+                        &mut normalisers,
+                    );
                 }
             });
         }
@@ -139,7 +148,10 @@ impl Attention {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the inner loop of one kernel; a struct would only rename them")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inner loop of one kernel; a struct would only rename them"
+    )]
     fn attend(
         &self,
         own: Range<usize>,
@@ -168,7 +180,8 @@ impl Attention {
             kernels::vectorised(|| {
                 for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
                     let (visible, hidden) = scores.split_at_mut(context + first + row + 1);
-                    normalisers[(own.start + first + row) * self.heads.queries + head] = kernels::softmax(visible);
+                    normalisers[(own.start + first + row) * self.heads.queries + head] =
+                        kernels::softmax(visible);
                     hidden.fill(0.0);
                 }
             });
@@ -232,10 +245,17 @@ impl Attention {
             });
         }
         let device = q.device();
-        (host::tensor(dq, q.dims(), &device), host::tensor(dk, k.dims(), &device), host::tensor(dv, k.dims(), &device))
+        (
+            host::tensor(dq, q.dims(), &device),
+            host::tensor(dk, k.dims(), &device),
+            host::tensor(dv, k.dims(), &device),
+        )
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the inner loop of one kernel; a struct would only rename them")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inner loop of one kernel; a struct would only rename them"
+    )]
     fn attend_backward(
         &self,
         own: Range<usize>,
@@ -286,7 +306,13 @@ impl Attention {
                 q,
                 self.scale,
             );
-            kernels::matmul(MatrixMut::strided(&mut dq[at..], rows, width, stride), false, ds, keys, self.scale);
+            kernels::matmul(
+                MatrixMut::strided(&mut dq[at..], rows, width, stride),
+                false,
+                ds,
+                keys,
+                self.scale,
+            );
         }
     }
 }
@@ -371,9 +397,12 @@ impl Padded {
         if repeats == 1 {
             return x;
         }
-        x.reshape([self.trees, heads, 1, self.length * width])
-            .repeat_dim(2, repeats)
-            .reshape([self.trees, heads * repeats, self.length, width])
+        x.reshape([self.trees, heads, 1, self.length * width]).repeat_dim(2, repeats).reshape([
+            self.trees,
+            heads * repeats,
+            self.length,
+            width,
+        ])
     }
 
     /// The way back; repeated heads are summed.
@@ -389,9 +418,7 @@ impl Padded {
                 width,
             ])
         };
-        x.swap_dims(1, 2)
-            .reshape([trees * length, heads / repeats * width])
-            .select(0, self.to_batch.clone())
+        x.swap_dims(1, 2).reshape([trees * length, heads / repeats * width]).select(0, self.to_batch.clone())
     }
 
     /// The gradient of the output, with zeros at padded places.
@@ -412,7 +439,12 @@ impl Attention {
         }
     }
 
-    fn probabilities(&self, plan: &Padded, q: &Tensor<2>, k: &Tensor<2>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    fn probabilities(
+        &self,
+        plan: &Padded,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+    ) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let Heads { queries, keys, width } = self.heads;
         let q = plan.pad(q, queries, width, 1);
         let k = plan.pad(k, keys, width, queries / keys);

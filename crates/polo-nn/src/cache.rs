@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
-use crate::{
-    attention::Heads,
-    host, kernels, ops,
-};
+use crate::{attention::Heads, host, kernels, ops};
 
 /// The cache of sequences that grow together, one row each.
 #[derive(Debug)]
@@ -160,7 +157,8 @@ fn attend_lists(
                 let mut weights = scores.iter();
                 for stretch in stretches {
                     // Values come first: a zip that ended after taking a weight would lose it to the next stretch.
-                    for (value, weight) in stretch.values[head / group].chunks_exact(width).zip(&mut weights) {
+                    for (value, weight) in stretch.values[head / group].chunks_exact(width).zip(&mut weights)
+                    {
                         for i in 0..width {
                             out[i] += weight * value[i];
                         }
@@ -193,7 +191,14 @@ impl Padded {
         Self { layers, unused, length, mask: Tensor::zeros([1, 1, 1, 1], &device) }
     }
 
-    fn attend(&mut self, layer: usize, heads: Heads, q: &Tensor<2>, k: &Tensor<2>, v: &Tensor<2>) -> Tensor<2> {
+    fn attend(
+        &mut self,
+        layer: usize,
+        heads: Heads,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+        v: &Tensor<2>,
+    ) -> Tensor<2> {
         let (rows, device) = (self.unused.len(), q.device());
         if layer == 0 {
             self.make_room(heads, &device);
@@ -207,7 +212,8 @@ impl Padded {
         }
         let [keys, values] = &self.layers[layer];
         let q: Tensor<4> = q.clone().reshape([rows, heads.keys, heads.queries / heads.keys, heads.width]);
-        let scores = q.matmul(keys.clone().transpose()) * (1.0 / (heads.width as f32).sqrt()) + self.mask.clone();
+        let scores =
+            q.matmul(keys.clone().transpose()) * (1.0 / (heads.width as f32).sqrt()) + self.mask.clone();
         activation::softmax(scores, 3).matmul(values.clone()).reshape([rows, heads.queries * heads.width])
     }
 
@@ -286,7 +292,10 @@ mod tests {
                         let expected = host::numbers(&expected.narrow(0, tokens - 1, 1));
                         let found = host::numbers(&out.clone().narrow(0, n, 1));
                         for (a, b) in found.iter().zip(&expected) {
-                            assert!((a - b).abs() < 2e-5, "padded {padded}, step {step}, row {row}: {a}, {b}");
+                            assert!(
+                                (a - b).abs() < 2e-5,
+                                "padded {padded}, step {step}, row {row}: {a}, {b}"
+                            );
                         }
                     }
                 }

@@ -11,7 +11,8 @@ pub fn parse(name: &str) -> Result<Device> {
     let (kind, index) = match name.split_once(':') {
         Some((kind, index)) => {
             let index = index.parse::<usize>().map_err(|_| {
-                Problem::usage(format!("`{index}` in device `{name}` is not a device number")).hint("write e.g. cuda:0")
+                Problem::usage(format!("`{index}` in device `{name}` is not a device number"))
+                    .hint("write e.g. cuda:0")
             })?;
             (kind, index)
         }
@@ -24,7 +25,8 @@ pub fn parse(name: &str) -> Result<Device> {
         #[cfg(feature = "vulkan")]
         "vulkan" => open(name, move || {
             use burn::tensor::DeviceKind;
-            let kind = if index == 0 { DeviceKind::DefaultDevice } else { DeviceKind::DiscreteGpu(index - 1) };
+            let kind =
+                if index == 0 { DeviceKind::DefaultDevice } else { DeviceKind::DiscreteGpu(index - 1) };
             Device::vulkan(kind)
         }),
         "cuda" | "vulkan" => Err(Problem::usage(format!("this program was built without `{kind}`"))

@@ -39,7 +39,10 @@ impl<'a> MatrixMut<'a> {
 
     pub fn strided(numbers: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
         let needed = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
-        Self(MatMut::from_row_major_slice_with_stride_mut(&mut numbers[..needed], rows, columns, stride))
+        // Built as its transpose: faer 0.24.4's own constructor for this case swaps the strides.
+        let transposed =
+            MatMut::from_column_major_slice_with_stride_mut(&mut numbers[..needed], columns, rows, stride);
+        Self(transposed.transpose_mut())
     }
 }
 
@@ -325,7 +328,9 @@ mod tests {
     #[test]
     fn products_of_all_layouts_are_right_and_stay_in_bounds() {
         let noise = |n: usize, seed| polo_run::seed::Seeds::new(seed).normal(n, "noise", 0);
-        for (m, k, n) in [(1, 1, 1), (1, 6, 9), (5, 6, 5), (3, 70, 17), (64, 6, 70), (9, 79, 6), (70, 33, 64), (79, 9, 6)] {
+        for (m, k, n) in
+            [(1, 1, 1), (1, 6, 9), (5, 6, 5), (3, 70, 17), (64, 6, 70), (9, 79, 6), (70, 33, 64), (79, 9, 6)]
+        {
             for case in 0..32 {
                 let [left_t, right_t, strided, add, wide] = [1, 2, 4, 8, 16].map(|bit| case & bit != 0);
                 let (a, b) = (noise(m * k + m * 7 * usize::from(wide), 1), noise(k * n, 2));
@@ -354,7 +359,10 @@ mod tests {
                     let b = |l: usize| if right_t { b[j * k + l] } else { b[l * n + j] };
                     let sum = (0..k).map(|l| f64::from(a(l)) * f64::from(b(l))).sum::<f64>();
                     let expected = 0.5 * sum + if add { f64::from(*before) } else { 0.0 };
-                    assert!((f64::from(*found) - expected).abs() < 1e-4, "({m}, {k}, {n}), case {case}: {found}, {expected}");
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 1e-4,
+                        "({m}, {k}, {n}), case {case}: {found}, {expected}"
+                    );
                 }
             }
         }

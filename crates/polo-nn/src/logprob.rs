@@ -47,7 +47,9 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
             let n = chunk.min(rows - first);
             logits_of(&mut logits, hidden.slice(), head.slice(), first, n, width, vocabulary);
             kernels::vectorised(|| {
-                for (row, &target) in logits[..n * vocabulary].chunks_exact_mut(vocabulary).zip(&targets[first..]) {
+                for (row, &target) in
+                    logits[..n * vocabulary].chunks_exact_mut(vocabulary).zip(&targets[first..])
+                {
                     let logit = row[target as usize];
                     let hit = logit >= kernels::maximum(row);
                     let mean = kernels::sum(vocabulary, |i| row[i]) / vocabulary as f32;
@@ -67,7 +69,8 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
         let n = chunk.min(rows - first);
         let logits = hidden.clone().narrow(0, first, n).matmul(head.clone().transpose());
         let logps = activation::log_softmax(logits.clone(), 1);
-        let index = ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
+        let index =
+            ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
         let chosen = logps.clone().gather(1, index.clone());
         let chosen_logits = logits.clone().gather(1, index);
         let entropy = (logps.clone().exp() * logps).sum_dim(1).neg();
@@ -152,7 +155,8 @@ pub fn backward(
 ) -> Tensor<2> {
     let head_value = parameters.get(head);
     let ([rows, width], shape @ [vocabulary, _]) = (hidden.dims(), head_value.dims());
-    let (chunk, device, trainable) = (rows_at_a_time(vocabulary), hidden.device(), parameters.trainable(head));
+    let (chunk, device, trainable) =
+        (rows_at_a_time(vocabulary), hidden.device(), parameters.trainable(head));
     if let (Some(hh), Some(hw)) = (Host::of(hidden), Host::of(head_value)) {
         let mut dhidden = vec![0.0; rows * width];
         let mut logits = vec![0.0; chunk.min(rows) * vocabulary];
@@ -218,7 +222,8 @@ pub fn backward(
                 (p * (slope + dlogp.clone())).neg()
             }
         };
-        let index = ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
+        let index =
+            ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
         dlogits = dlogits.scatter(1, index, dlogp, burn::tensor::IndexingUpdateOp::Add);
         parts.push(dlogits.clone().matmul(head_value.clone()));
         if trainable {

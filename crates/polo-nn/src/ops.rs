@@ -213,7 +213,8 @@ pub(crate) fn product_backward(dy: &Tensor<2>, w: &Tensor<2>, sum: Option<Tensor
         };
     };
     let add = sum.is_some();
-    let mut dx = sum.unwrap_or_else(|| host::tensor(vec![0.0; tokens * width], [tokens, width], &dy.device()));
+    let mut dx =
+        sum.unwrap_or_else(|| host::tensor(vec![0.0; tokens * width], [tokens, width], &dy.device()));
     host::update(&mut dx, |dx| {
         kernels::matmul(
             MatrixMut::new(dx, tokens, width),

@@ -53,7 +53,9 @@ pub fn global_norm(gradients: &Gradients, parameters: &Parameters) -> f64 {
             Some(host) => host
                 .slice()
                 .par_chunks(BLOCK)
-                .map(|block| f64::from(kernels::vectorised(|| kernels::sum(block.len(), |i| block[i] * block[i]))))
+                .map(|block| {
+                    f64::from(kernels::vectorised(|| kernels::sum(block.len(), |i| block[i] * block[i])))
+                })
                 .collect::<Vec<_>>()
                 .iter()
                 .sum(),
@@ -64,7 +66,13 @@ pub fn global_norm(gradients: &Gradients, parameters: &Parameters) -> f64 {
 }
 
 /// One AdamW step on all trainable parameters that have a gradient, which is taken times `scale`.
-pub fn step(parameters: &mut Parameters, moments: &mut Moments, gradients: &mut Gradients, settings: AdamW, scale: f64) {
+pub fn step(
+    parameters: &mut Parameters,
+    moments: &mut Moments,
+    gradients: &mut Gradients,
+    settings: AdamW,
+    scale: f64,
+) {
     moments.steps += 1;
     let AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } = settings;
     let correction1 = 1.0 - beta1.powi(i32::try_from(moments.steps).unwrap_or(i32::MAX));
@@ -78,7 +86,8 @@ pub fn step(parameters: &mut Parameters, moments: &mut Moments, gradients: &mut 
             let m = first.clone() * beta1 + g.clone() * (1.0 - beta1);
             let v = second.clone() * beta2 + g.square() * (1.0 - beta2);
             let root = (v.clone() / correction2).sqrt() + epsilon;
-            parameter.value = parameter.value.clone() * decay - m.clone() / root * (learning_rate / correction1);
+            parameter.value =
+                parameter.value.clone() * decay - m.clone() / root * (learning_rate / correction1);
             (*first, *second) = (m, v);
             continue;
         };
