@@ -69,7 +69,14 @@ pub struct Completion {
 
 impl Default for Sampling<'_> {
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, max_new_tokens: 256, stop: Vec::new(), stop_texts: None }
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            max_new_tokens: 256,
+            stop: Vec::new(),
+            stop_texts: None,
+        }
     }
 }
 
@@ -370,8 +377,10 @@ impl Wave<'_> {
                 let mut numbers = 0..growing.len();
                 growing.retain(|_| numbers.next().is_some_and(|n| kept.binary_search(&n).is_ok()));
             }
-            let tokens: Vec<u32> =
-                growing.iter().filter_map(|sequence| answers[sequence.index].tokens.last().copied()).collect();
+            let tokens: Vec<u32> = growing
+                .iter()
+                .filter_map(|sequence| answers[sequence.index].tokens.last().copied())
+                .collect();
             let positions: Vec<u32> = growing.iter().map(|sequence| sequence.length as u32 - 1).collect();
             logps = self.distributions(&self.step(&mut cache, &tokens, &positions));
             rows = (0..growing.len()).collect();

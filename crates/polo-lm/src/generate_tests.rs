@@ -35,7 +35,12 @@ fn greedy(max_new_tokens: usize) -> Sampling<'static> {
 }
 
 /// Generation with the cache of devices other than the CPU.
-fn generate_padded(model: &LanguageModel, prompts: &[Vec<u32>], samples: usize, sampling: &Sampling) -> Vec<Completion> {
+fn generate_padded(
+    model: &LanguageModel,
+    prompts: &[Vec<u32>],
+    samples: usize,
+    sampling: &Sampling,
+) -> Vec<Completion> {
     let numbered: Vec<Numbered> = prompts.iter().map(Vec::as_slice).enumerate().collect();
     let wave = Wave { model, sampling, samples, padded: true };
     wave.run(&numbered, &Seeds::new(5), &mut |_, _| {}).unwrap()
@@ -70,7 +75,8 @@ fn greedy_decoding_equals_that_of_transformers() {
         let real = |(ids, mask): (Vec<i64>, Vec<i64>)| {
             ids.into_iter().zip(mask).filter(|(_, m)| *m == 1).map(|(id, _)| id as u32).collect::<Vec<u32>>()
         };
-        let prompts: Vec<Vec<u32>> = rows("input_ids").into_iter().zip(rows("attention_mask")).map(real).collect();
+        let prompts: Vec<Vec<u32>> =
+            rows("input_ids").into_iter().zip(rows("attention_mask")).map(real).collect();
         let expected: Vec<Vec<u32>> =
             rows("greedy").into_iter().map(|row| row.into_iter().map(|id| id as u32).collect()).collect();
         let answers = generate(&model, &prompts, 1, &greedy(24), &Seeds::new(0), 1).unwrap();
@@ -86,7 +92,14 @@ fn logps_are_those_of_scoring_the_same_answers() {
     for family in ["llama", "qwen3", "gpt2"] {
         let model = random(family);
         let prompts = [vec![3, 1, 4, 1, 5], vec![9], vec![2, 6, 5]];
-        let sampling = Sampling { temperature: 0.7, top_k: 9, top_p: 0.9, max_new_tokens: 20, stop: vec![7], ..Sampling::default() };
+        let sampling = Sampling {
+            temperature: 0.7,
+            top_k: 9,
+            top_p: 0.9,
+            max_new_tokens: 20,
+            stop: vec![2, 7, 11, 13],
+            ..Sampling::default()
+        };
         let answers = generate(&model, &prompts, 5, &sampling, &Seeds::new(5), 2).unwrap();
         assert!(answers.iter().any(|answer| answer.finished == Finished::Stop));
         let mut batch = Batch::default();
@@ -107,7 +120,8 @@ fn logps_are_those_of_scoring_the_same_answers() {
 fn what_a_sequence_draws_does_not_depend_on_its_company() {
     let model = random("llama");
     // More than fit into one wave.
-    let prompts: Vec<Vec<u32>> = (0..50).map(|i| (0..1 + i % 9).map(|j| (5 * i + 3 * j) % 23).collect()).collect();
+    let prompts: Vec<Vec<u32>> =
+        (0..50).map(|i| (0..1 + i % 9).map(|j| (5 * i + 3 * j) % 23).collect()).collect();
     let sampling = Sampling { max_new_tokens: 12, stop: vec![1, 7], ..Sampling::default() };
     let seeds = Seeds::new(5);
     let all = generate(&model, &prompts, 3, &sampling, &seeds, 1).unwrap();
@@ -197,7 +211,12 @@ fn check_candidates(sampling: &Sampling, probabilities: &[f64], expected: &[(u32
 #[test]
 fn filters_keep_the_most_probable_tokens() {
     let p = [0.1, 0.4, 0.05, 0.25, 0.2];
-    let with = |temperature: f64, top_k: usize, top_p: f64| Sampling { temperature, top_k, top_p, ..Sampling::default() };
+    let with = |temperature: f64, top_k: usize, top_p: f64| Sampling {
+        temperature,
+        top_k,
+        top_p,
+        ..Sampling::default()
+    };
     check_candidates(&with(1.0, 0, 1.0), &p, &[(1, 0.4), (3, 0.25), (4, 0.2), (0, 0.1), (2, 0.05)]);
     check_candidates(&with(1.0, 2, 1.0), &p, &[(1, 0.4 / 0.65), (3, 0.25 / 0.65)]);
     check_candidates(&with(1.0, 50, 0.6), &p, &[(1, 0.4 / 0.65), (3, 0.25 / 0.65)]);
@@ -226,7 +245,10 @@ fn check_frequencies(counts: &[f64], probabilities: &[f64]) {
         }
     }
     let bound = freedom + 5.0 * (2.0 * freedom).sqrt();
-    assert!(statistic < bound, "{statistic} with {freedom} degrees of freedom: {counts:?}, {probabilities:?}");
+    assert!(
+        statistic < bound,
+        "{statistic} with {freedom} degrees of freedom: {counts:?}, {probabilities:?}"
+    );
 }
 
 #[test]
@@ -255,7 +277,8 @@ fn what_cannot_be_drawn_is_refused() {
     let model = random("llama");
     #[track_caller]
     fn check(model: &LanguageModel, prompt: &[u32], sampling: Sampling, expected: &str) {
-        let problem = generate(model, &[vec![1], prompt.to_vec()], 1, &sampling, &Seeds::new(0), 1).unwrap_err();
+        let problem =
+            generate(model, &[vec![1], prompt.to_vec()], 1, &sampling, &Seeds::new(0), 1).unwrap_err();
         assert!(problem.message().contains(expected), "{problem}");
     }
     let sampling = Sampling::default;

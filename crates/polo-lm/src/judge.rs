@@ -123,6 +123,8 @@ pub struct JudgeSettings {
     pub model: ModelJudgeSettings,
 }
 
+impl polo_run::config::Settings for JudgeSettings {}
+
 impl JudgeSettings {
     /// Makes the judge. `environment` looks up the variable that holds the API key.
     ///

@@ -137,7 +137,8 @@ mod tests {
         assert!(answers.len() == 3 && answers.iter().all(|answers| answers.len() == 4));
         let mut seen = Vec::new();
         let by_hand = revising.tokens(&model, 3, &seeds, |row, earlier| {
-            let (x, stem) = (["a b", "c d", "a"][row], earlier.map(|answer| answer.text(&tokenizer, &sampling)));
+            let (x, stem) =
+                (["a b", "c d", "a"][row], earlier.map(|answer| answer.text(&tokenizer, &sampling)));
             let prompt = match &stem {
                 None => format!("{x} GEN "),
                 Some(answer) => format!("{x} REV {answer} GEN "),
@@ -175,7 +176,8 @@ mod tests {
         for (free, answers) in free_answers.iter().zip(&answers) {
             assert_eq!(answers.len(), 7);
             let unchanged = (1..7).find(|&n| free[n].tokens == free[n - 1].tokens).unwrap_or(6);
-            let tokens = |answers: &[Completion]| answers.iter().map(|a| a.tokens.clone()).collect::<Vec<_>>();
+            let tokens =
+                |answers: &[Completion]| answers.iter().map(|a| a.tokens.clone()).collect::<Vec<_>>();
             assert_eq!(tokens(&answers[..=unchanged]), tokens(&free[..=unchanged]));
             assert!(answers[unchanged..].iter().all(|answer| answer.tokens == answers[unchanged].tokens));
             settled += usize::from(unchanged < 6);

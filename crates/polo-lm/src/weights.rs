@@ -295,7 +295,7 @@ pub fn load(folder: &Path, device: &Device) -> Result<Loaded> {
     let mut widened: Option<(String, Vec<f32>)> = None;
     let mut source = |slot: &Slot| -> Result<Vec<f32>> {
         let Some((path, view)) = tensors.get(&slot.file) else {
-            let near = tensors.keys().min_by_key(|name| strsim::levenshtein(name, &slot.file));
+            let near = tensors.keys().min_by_key(|name| (strsim::levenshtein(name, &slot.file), *name));
             let near = near.map_or_else(String::new, |near| format!("the nearest name there is `{near}`; "));
             return Err(Problem::input(format!("tensor `{}` is missing", slot.file))
                 .place(folder.display().to_string())
@@ -358,11 +358,15 @@ fn load_adapter(folder: &Path, device: &Device) -> Result<Loaded> {
     for parameter in loaded.model.parameters.iter_mut().filter(|parameter| parameter.trainable) {
         let name = parameter.name.replacen("base_model.model.h.", "base_model.model.transformer.h.", 1);
         let Some((shape, numbers)) = tensors.remove(&name) else {
-            return Err(Problem::input(format!("tensor `{name}` is missing")).place(file.display().to_string()));
+            return Err(
+                Problem::input(format!("tensor `{name}` is missing")).place(file.display().to_string())
+            );
         };
         if shape != parameter.value.dims() || numbers.iter().any(|x| !x.is_finite()) {
-            return Err(Problem::input(format!("tensor `{name}` has shape {shape:?} or numbers that do not fit the base"))
-                .place(file.display().to_string()));
+            return Err(Problem::input(format!(
+                "tensor `{name}` has shape {shape:?} or numbers that do not fit the base"
+            ))
+            .place(file.display().to_string()));
         }
         parameter.value = host::tensor(numbers, parameter.value.dims(), device);
     }

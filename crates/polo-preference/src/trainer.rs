@@ -219,7 +219,7 @@ impl<'a> Trainer<'a> {
         for (parameter, moment) in self.model.parameters.iter_mut().zip(&mut self.moments.values) {
             let Some((first, second)) = moment else { continue };
             let shape = parameter.value.dims();
-            let mut take = |from: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, name: String| match from.remove(&name) {
+            let take = |from: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, name: String| match from.remove(&name) {
                 Some((found, numbers)) if found == shape => Ok(host::tensor(numbers, shape, &device)),
                 _ => Err(Problem::input(format!("`{name}` is missing or of another shape"))
                     .place(folder.display().to_string())

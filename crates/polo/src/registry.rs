@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use polo_preference::{
+    claims,
     methods::{dpo, ipo, sft, srpo},
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
@@ -10,6 +11,7 @@ use polo_preference::{
 use polo_run::{
     Result,
     card::{self, MethodCard},
+    claims::ClaimResult,
     config::{self, KeyDoc, Layers},
     folder::Resume,
 };
@@ -29,7 +31,12 @@ pub struct Method {
     pub train: fn(&Layers, &Path, Resume) -> Result<Outcome>,
     /// Says what training would do.
     pub plan: fn(&Layers) -> Result<Vec<(String, String)>>,
+    /// Re-tests the paper's central claim: (folder, seeds, quick, what to say on the way).
+    pub reproduce: Option<Reproduce>,
 }
+
+/// The signature of [`Method::reproduce`].
+pub type Reproduce = fn(&Path, u64, bool, &mut dyn FnMut(&str)) -> Result<ClaimResult>;
 
 /// Every method, in the order of `polo methods`.
 pub const METHODS: &[Method] = &[
@@ -48,7 +55,7 @@ const fn preference<M: MethodSettings>(card: &'static MethodCard) -> Method {
         resolve: |layers| Ok(config::load::<TrainSettings<M>>(layers)?.resolved),
         plan: |layers| train::plan(&config::load::<TrainSettings<M>>(layers)?.settings),
         train: |layers, out, resume| {
-            train::train(&config::load::<TrainSettings<M>>(layers)?, "train", out, resume)
+            train::train(&config::load::<TrainSettings<M>>(layers)?, M::SLUG, out, resume)
         },
         reproduce: None,
     }
