@@ -193,7 +193,6 @@ impl LanguageModel {
     }
 
     /// q, k and v of a layer, rotated; and q and k as they were before their norms, if the family has those.
-    #[expect(clippy::type_complexity, reason = "three matrices and an optional pair, used in two places")]
     pub(crate) fn queries_keys_values(
         &self,
         layer: &Layer,

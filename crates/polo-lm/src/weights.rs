@@ -33,6 +33,9 @@ pub enum Format {
     F16,
 }
 
+/// Tensors of a weight file by name: shape and numbers, row-major.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// A parameter's place in a weight file.
 #[derive(Clone, Debug)]
 struct Slot {
@@ -490,7 +493,7 @@ pub fn save(model: &LanguageModel, config: &Value, format: Format, folder: &Path
     let mut merged = model.clone();
     merged.merge_low_rank();
     let gpt2 = model.architecture.family == Family::Gpt2;
-    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+    let mut tensors: Tensors = BTreeMap::new();
     // Walking the layout again with the present values as its source visits every slot with its parameter.
     let mut values =
         merged.parameters.iter().map(|p| host::numbers(&p.value)).collect::<Vec<_>>().into_iter();
@@ -516,11 +519,7 @@ pub fn save(model: &LanguageModel, config: &Value, format: Format, folder: &Path
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_safetensors(
-    path: &Path,
-    tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    format: Format,
-) -> Result<()> {
+pub fn write_safetensors(path: &Path, tensors: &Tensors, format: Format) -> Result<()> {
     let dtype = match format {
         Format::F32 => Dtype::F32,
         Format::Bf16 => Dtype::BF16,
@@ -546,7 +545,7 @@ pub fn write_safetensors(
 ///
 /// # Errors
 /// The file is missing, truncated or holds numbers that are not floats.
-pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+pub fn read_safetensors(path: &Path) -> Result<Tensors> {
     let buffer = fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
     let parsed = SafeTensors::deserialize(&buffer).map_err(|error| {
         Problem::input(format!("not a whole safetensors file: {error}")).place(path.display().to_string())

@@ -1,6 +1,8 @@
 //! Model folders of every family against transformers: logits, log-probabilities, gradients, weight files, and what
 //! happens to damaged ones. Golden values and how they were made: `golden/README.md`.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,7 +10,7 @@ use std::{
 
 use polo_lm::{
     model::{Batch, LanguageModel},
-    weights::{self, Format, Lora},
+    weights::{self, Format, Lora, Tensors},
 };
 use polo_nn::{Device, Gradients, host};
 use polo_run::seed::{Seeds, below};
@@ -371,8 +373,6 @@ fn edit_config(folder: &Path, edit: impl FnOnce(&mut Value)) {
     edit(&mut config);
     fs::write(path, config.to_string()).unwrap();
 }
-
-type Tensors = std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 fn edit_weights(folder: &Path, edit: impl FnOnce(&mut Tensors)) {
     let path = folder.join("model.safetensors");

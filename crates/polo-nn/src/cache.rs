@@ -20,7 +20,7 @@ pub struct Cache {
 #[derive(Debug)]
 enum Rows {
     Lists(Vec<Lists>),
-    Padded(Padded),
+    Padded(Box<Padded>),
 }
 
 /// One sequence on the CPU; a stretch for each layer.
@@ -64,7 +64,7 @@ impl Cache {
         padded: bool,
     ) -> Self {
         let rows = match padded {
-            true => Rows::Padded(Padded::new(layers, lengths, samples, heads)),
+            true => Rows::Padded(Box::new(Padded::new(layers, lengths, samples, heads))),
             false => Rows::Lists(lists(layers, lengths, samples, heads)),
         };
         Self { heads, rows }

@@ -143,6 +143,7 @@ fn normaliser_and_entropy(row: &mut [f32]) -> (f32, f32) {
 }
 
 /// Pushes dL/dlogp (`[rows]`) and, if given, dL/dentropy into the head's gradient; returns dL/dhidden `[rows, width]`.
+#[expect(clippy::too_many_arguments, reason = "a struct would only rename them")]
 pub fn backward(
     parameters: &Parameters,
     head: ParameterId,

@@ -82,7 +82,8 @@ fn main() -> Result<()> {
     let mut times = vec![Vec::new(); rungs.len()];
     for _ in 0..REPETITIONS {
         for ((_, shares, examples), times) in rungs.iter().zip(&mut times) {
-            let training = Training { batch: BATCH, micro_batch: BATCH, shares: *shares, ..Training::default() };
+            let training =
+                Training { batch: BATCH, micro_batch: BATCH, shares: *shares, ..Training::default() };
             let references = vec![vec![0.0; 2]; examples.len()];
             let trainer = Trainer::new(model.clone(), &objective, training, examples, &references);
             let clock = Instant::now();

@@ -164,7 +164,8 @@ pub fn references<M: MethodSettings>(
     }
     let bar = Progress::new("reference log-probs", examples.len() as u64, "examples");
     // Adapters begin at zero, so the model with fresh adapters is the reference itself.
-    let scores = trainer::score(&start.model, examples, &settings.training, |done| bar.step(done as u64, &[]));
+    let scores =
+        trainer::score(&start.model, examples, &settings.training, |done| bar.step(done as u64, &[]));
     bar.finish();
     let body: Vec<u8> = scores.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
     fs::create_dir_all(cache).map_err(|error| Problem::io("create", cache, &error))?;
@@ -291,7 +292,10 @@ pub fn train<M: MethodSettings>(
             bar.say(&format!(
                 "step {number}: validation loss {:.4}{}",
                 metrics.get("loss").unwrap_or(f64::NAN),
-                accuracy.map_or_else(String::new, |share| format!(", preference accuracy {:.1} %", 100.0 * share)),
+                accuracy.map_or_else(String::new, |share| format!(
+                    ", preference accuracy {:.1} %",
+                    100.0 * share
+                )),
             ));
         }
         let stop = interrupt.requested() && !ends;
@@ -367,13 +371,21 @@ pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(Strin
     let weights = 4 * all as u64;
     let optimiser = 4 * trainable as u64 * (2 + shares as u64);
     let activations = (4.0 * per_example * training.micro_batch as f64 * kept_per_token as f64) as u64;
-    let workspace = (4.0 * per_example * training.micro_batch as f64 * (2 * a.inner + 4 * a.width) as f64) as u64;
-    let reference = if settings.method.uses_reference() { "one pass over the data, then cached" } else { "none" };
+    let workspace =
+        (4.0 * per_example * training.micro_batch as f64 * (2 * a.inner + 4 * a.width) as f64) as u64;
+    let reference =
+        if settings.method.uses_reference() { "one pass over the data, then cached" } else { "none" };
     let lines: Vec<(&str, String)> = vec![
         ("parameters", format!("{} ({} trained)", human::count(all as u64), human::count(trainable as u64))),
         ("data", data.summary),
-        ("tokens per example", format!("{per_example:.0} computed, {:.0} scored", scored as f64 / examples as f64)),
-        ("steps", format!("{steps}, of {} examples in micro-batches of {}", training.batch, training.micro_batch)),
+        (
+            "tokens per example",
+            format!("{per_example:.0} computed, {:.0} scored", scored as f64 / examples as f64),
+        ),
+        (
+            "steps",
+            format!("{steps}, of {} examples in micro-batches of {}", training.batch, training.micro_batch),
+        ),
         ("tokens per step", human::count((per_example * training.batch as f64) as u64)),
         ("workers", format!("{shares} shares")),
         ("reference", reference.into()),
@@ -387,7 +399,10 @@ pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(Strin
                 human::bytes(activations + workspace)
             ),
         ),
-        ("a checkpoint holds", format!("{}: trained weights, both moments", human::bytes(12 * trainable as u64))),
+        (
+            "a checkpoint holds",
+            format!("{}: trained weights, both moments", human::bytes(12 * trainable as u64)),
+        ),
     ];
     Ok(lines.into_iter().map(|(what, value)| (what.to_owned(), value)).collect())
 }

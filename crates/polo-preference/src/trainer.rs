@@ -165,7 +165,8 @@ impl<'a> Trainer<'a> {
             metrics.merge(&token_metrics(&forward));
             parts.push((micro.len() as f64, metrics));
             tokens += forward.iter().map(|share| share.tokens.tokens()).sum::<usize>();
-            gradients.resize_with(forward.len().max(gradients.len()), || Gradients::new(&self.model.parameters));
+            gradients
+                .resize_with(forward.len().max(gradients.len()), || Gradients::new(&self.model.parameters));
             let mut first = 0;
             let mut work = Vec::new();
             for (share, gradients) in forward.into_iter().zip(gradients.iter_mut()) {
@@ -219,7 +220,9 @@ impl<'a> Trainer<'a> {
         for (parameter, moment) in self.model.parameters.iter_mut().zip(&mut self.moments.values) {
             let Some((first, second)) = moment else { continue };
             let shape = parameter.value.dims();
-            let take = |from: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, name: String| match from.remove(&name) {
+            let take = |from: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, name: String| match from
+                .remove(&name)
+            {
                 Some((found, numbers)) if found == shape => Ok(host::tensor(numbers, shape, &device)),
                 _ => Err(Problem::input(format!("`{name}` is missing or of another shape"))
                     .place(folder.display().to_string())
@@ -343,7 +346,9 @@ fn spread<T>(share: &Share<T>, policy: &[Vec<f64>], first: usize, weight: f64) -
 /// Means over scored tokens, under TRL's names.
 fn token_metrics<T>(forward: &[Share<T>]) -> Metrics {
     let tokens: f64 = forward.iter().map(|share| share.scores.logps.len() as f64).sum();
-    let mean = |each: &dyn Fn(&LogProbs) -> f64| forward.iter().map(|share| each(&share.scores)).sum::<f64>() / tokens;
+    let mean = |each: &dyn Fn(&LogProbs) -> f64| {
+        forward.iter().map(|share| each(&share.scores)).sum::<f64>() / tokens
+    };
     let mut metrics = Metrics::new();
     metrics.set("entropy", mean(&|scores| scores.entropies.iter().map(|&x| f64::from(x)).sum()));
     metrics.set("mean_token_accuracy", mean(&|scores| scores.hits.iter().filter(|&&hit| hit).count() as f64));

@@ -90,7 +90,11 @@ fn one_step(loss: &str, gradients: &str, shares: usize, micro_batch: usize) {
         let found = host::numbers(pushed.gradients.get(id).unwrap());
         let scale = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected).abs() < 2e-5 * scale.max(1e-3), "{}: {found} against {expected}", parameter.name);
+            assert!(
+                (found - expected).abs() < 2e-5 * scale.max(1e-3),
+                "{}: {found} against {expected}",
+                parameter.name
+            );
         }
         compared += 1;
     }
@@ -139,10 +143,16 @@ fn trajectory(loss: &str, tolerance: f64) {
     for (k, step) in truth["steps"].as_array().unwrap().iter().enumerate() {
         let found = trainer.step_on(&[2 * k % 8, (2 * k + 1) % 8], None).unwrap().metrics;
         for name in ["loss", "grad_norm", "learning_rate"] {
-            close(&format!("{name} of step {k}"), found.get(name).unwrap(), step[name].as_f64().unwrap(), tolerance);
+            close(
+                &format!("{name} of step {k}"),
+                found.get(name).unwrap(),
+                step[name].as_f64().unwrap(),
+                tolerance,
+            );
         }
     }
-    let expected: BTreeMap<_, _> = weights::read_safetensors(&golden(&format!("trajectory-{loss}.safetensors"))).unwrap();
+    let expected: BTreeMap<_, _> =
+        weights::read_safetensors(&golden(&format!("trajectory-{loss}.safetensors"))).unwrap();
     for parameter in trainer.model.parameters.iter() {
         let Some((_, expected)) = expected.get(&parameter.name) else { continue };
         for (found, expected) in host::numbers(&parameter.value).iter().zip(expected) {

@@ -59,7 +59,14 @@ pub struct Budget {
 impl Budget {
     /// What `polo reproduce srpo` spends.
     pub fn full() -> Self {
-        Self { imitation_steps: 2500, pairs: 8000, alignment_steps: 500, prompts: 1000, revisions: 5, nats: 3.0 }
+        Self {
+            imitation_steps: 2500,
+            pairs: 8000,
+            alignment_steps: 500,
+            prompts: 1000,
+            revisions: 5,
+            nats: 3.0,
+        }
     }
 
     /// Enough to see that everything works.
@@ -157,7 +164,12 @@ impl Workbench {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn new(folder: &Path, seed: u64, budget: Budget, progress: &mut dyn FnMut(usize, usize, f64)) -> Result<Self> {
+    pub fn new(
+        folder: &Path,
+        seed: u64,
+        budget: Budget,
+        progress: &mut dyn FnMut(usize, usize, f64),
+    ) -> Result<Self> {
         let seeds = Seeds::new(seed);
         let task = Permutation::new(PermutationSettings::default(), &seeds.child("task"))?;
         fs::create_dir_all(folder).map_err(|error| Problem::io("create", folder, &error))?;
@@ -185,7 +197,8 @@ impl Workbench {
     /// # Errors
     /// As [`collect_pairs`].
     pub fn pairs(&self, source: Source, preference: Preference, form: Form) -> Result<Vec<PairRow>> {
-        let items = self.task.comparisons(Region::InDistribution, source, self.budget.pairs, "preferences", form);
+        let items =
+            self.task.comparisons(Region::InDistribution, source, self.budget.pairs, "preferences", form);
         collect_pairs(&self.task.judge(preference), &items, Labels::Hard, &self.seeds)
     }
 
@@ -215,7 +228,9 @@ impl Workbench {
     fn ask(&self, prompt: &[usize]) -> Result<Vec<u32>> {
         let bare = Text::Plain(self.task.write_prompt(prompt, Form::Bare));
         let fitted = self.task.templates().encode_generate(&bare, &self.tokenizer, CONTEXT)?;
-        fitted.map(|fitted| fitted.ids).ok_or_else(|| Problem::input("a prompt of the task exceeds its context"))
+        fitted
+            .map(|fitted| fitted.ids)
+            .ok_or_else(|| Problem::input("a prompt of the task exceeds its context"))
     }
 
     fn sampling(&self) -> Sampling<'static> {
@@ -253,14 +268,20 @@ impl Workbench {
     /// As generation.
     pub fn measure(&self, model: &LanguageModel) -> Result<Measured> {
         let sampling = self.sampling();
-        let revising =
-            Revising { revisions: self.budget.revisions, stop_when_unchanged: false, sampling: &sampling, shares: SHARES };
+        let revising = Revising {
+            revisions: self.budget.revisions,
+            stop_when_unchanged: false,
+            sampling: &sampling,
+            shares: SHARES,
+        };
         let mut samples = Vec::new();
         let mut curve = |region: Region| -> Result<Curve> {
             let prompts = self.task.prompts(region, self.budget.prompts, "held out");
             let human = self.task.answers(&prompts, Source::Human, "held out");
-            let texts: Vec<Text> =
-                prompts.iter().map(|prompt| Text::Plain(self.task.write_prompt(prompt, Form::Bare))).collect();
+            let texts: Vec<Text> = prompts
+                .iter()
+                .map(|prompt| Text::Plain(self.task.write_prompt(prompt, Form::Bare)))
+                .collect();
             let seeds = self.seeds.child("held out").child(region.name());
             let answers = revising.texts(model, &self.tokenizer, &self.task.templates(), &texts, &seeds)?;
             let judge = self.task.judge(Preference::Majority);
@@ -298,7 +319,8 @@ impl Workbench {
     fn divergence(&self, model: &LanguageModel) -> Result<f64> {
         let prompts = self.task.prompts(Region::InDistribution, self.budget.prompts, "divergence");
         let asked: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.ask(prompt)).collect::<Result<_>>()?;
-        let drawn: Vec<Completion> = generate(model, &asked, 1, &self.sampling(), &self.seeds.child("divergence"), SHARES)?;
+        let drawn: Vec<Completion> =
+            generate(model, &asked, 1, &self.sampling(), &self.seeds.child("divergence"), SHARES)?;
         let own = drawn.iter().map(|c| c.logps.iter().map(|&x| f64::from(x)).sum::<f64>());
         let examples: Vec<Example> = asked
             .into_iter()
@@ -344,7 +366,13 @@ const TUNING_SEED: u64 = 1_000_000;
 ///
 /// # Errors
 /// `folder`, where the task's tokenizer is written, cannot be written to; a training that diverges.
-pub fn reproduce(folder: &Path, seeds: u64, budget: &Budget, quick: bool, say: &mut dyn FnMut(&str)) -> Result<ClaimResult> {
+pub fn reproduce(
+    folder: &Path,
+    seeds: u64,
+    budget: &Budget,
+    quick: bool,
+    say: &mut dyn FnMut(&str),
+) -> Result<ClaimResult> {
     let clock = std::time::Instant::now();
     let mut betas = Vec::new();
     let bench = Workbench::new(&folder.join("tuning"), TUNING_SEED, budget.clone(), &mut |_, _, _| {})?;
@@ -366,7 +394,8 @@ pub fn reproduce(folder: &Path, seeds: u64, budget: &Budget, quick: bool, say: &
     let mut results: Vec<Vec<(Measured, Measured)>> = vec![Vec::new(); METHODS.len()];
     let mut bases = Vec::new();
     for seed in 0..seeds {
-        let bench = Workbench::new(&folder.join(format!("seed-{seed}")), seed, budget.clone(), &mut |_, _, _| {})?;
+        let bench =
+            Workbench::new(&folder.join(format!("seed-{seed}")), seed, budget.clone(), &mut |_, _, _| {})?;
         bases.push(bench.measure(&bench.base)?);
         for (at, method) in METHODS.into_iter().enumerate() {
             let arm = Arm::new(method, betas[at]);
@@ -391,7 +420,9 @@ pub fn reproduce(folder: &Path, seeds: u64, budget: &Budget, quick: bool, say: &
         let ratio = exact.exact_spread(method) / exact.exact_spread("srpo").max(1e-12);
         let ratio = ratio.min(1e6);
         result.effects.push(Effect {
-            name: format!("exact solutions: {method}'s spread across behaviour policies over SRPO's (total variation)"),
+            name: format!(
+                "exact solutions: {method}'s spread across behaviour policies over SRPO's (total variation)"
+            ),
             estimate: Estimate::exact(ratio),
             expected: Expected::Above(5.0),
         });
@@ -404,7 +435,12 @@ fn percent(shares: &[f64]) -> String {
     shares.iter().map(|share| format!("{:.1}", 100.0 * share)).collect::<Vec<_>>().join(" ") + " % wins"
 }
 
-fn judge(results: &[Vec<(Measured, Measured)>], bases: &[Measured], betas: &[f64], budget: &Budget) -> ClaimResult {
+fn judge(
+    results: &[Vec<(Measured, Measured)>],
+    bases: &[Measured],
+    betas: &[f64],
+    budget: &Budget,
+) -> ClaimResult {
     let last = budget.revisions;
     let over_seeds = |values: Vec<f64>| stats::t_interval(&values, "seeds");
     let wins = |measured: &Measured, region: usize, n: usize| measured.curves[region].wins[n];
@@ -413,7 +449,8 @@ fn judge(results: &[Vec<(Measured, Measured)>], bases: &[Measured], betas: &[f64
     headers.extend((0..=last).map(|n| format!("N={n}")));
     headers.extend(["gold N=0", "gold at the end", "KL, nats", "beta"].map(String::from));
     let mut table = Table { headers, rows: Vec::new() };
-    let mut rows: Vec<(&str, Vec<&Measured>, String)> = vec![("reference", bases.iter().collect(), "-".into())];
+    let mut rows: Vec<(&str, Vec<&Measured>, String)> =
+        vec![("reference", bases.iter().collect(), "-".into())];
     for ((method, results), beta) in METHODS.into_iter().zip(results).zip(betas) {
         rows.push((method, results.iter().map(|(first, _)| first).collect(), beta.to_string()));
     }

@@ -46,9 +46,13 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     folder.settle(&settings, &settings, &[])?;
     let budget = match args.quick {
         true => Budget::quick(),
-        false => {
-            Budget { imitation_steps: 1200, pairs: 6000, alignment_steps: 250, prompts: 500, ..Budget::full() }
-        }
+        false => Budget {
+            imitation_steps: 1200,
+            pairs: 6000,
+            alignment_steps: 250,
+            prompts: 500,
+            ..Budget::full()
+        },
     };
     output.remark(
         "The task: letters in, numbers out, by a hidden permutation. Demonstrations are right by intent in 35 % of\n\
@@ -59,7 +63,9 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         Workbench::new(&model, args.seed, budget.clone(), progress)
     })?;
     weights::save(&bench.base, &bench.config, Format::F32, &model)?;
-    output.remark("2. collect preference pairs: two answers of the model to each prompt, labelled by gold reward");
+    output.remark(
+        "2. collect preference pairs: two answers of the model to each prompt, labelled by gold reward",
+    );
     let rows = bench.own_pairs(Preference::BradleyTerry, Form::Asked)?;
     write_atomic(&args.out.join("pairs.jsonl"), pairs_jsonl(&rows).as_bytes())?;
     let mut measured = vec![("before", bench.measure(&bench.base)?)];
@@ -67,8 +73,9 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         let arm = Arm::new(method, beta);
         let rows = bench.own_pairs(Preference::BradleyTerry, arm.form())?;
         let label = format!("{step}. align with {}", method.to_uppercase());
-        let aligned =
-            with_bar(&label, budget.alignment_steps, |progress| bench.align(&arm, rows, args.seed, progress))?;
+        let aligned = with_bar(&label, budget.alignment_steps, |progress| {
+            bench.align(&arm, rows, args.seed, progress)
+        })?;
         let out = args.out.join(method);
         fs::create_dir_all(&out).map_err(|error| Problem::io("create", &out, &error))?;
         weights::save(&aligned, &bench.config, Format::F32, &out)?;

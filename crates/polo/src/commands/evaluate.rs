@@ -131,7 +131,9 @@ fn judge_named(name: &str) -> Tried<Box<dyn Judge>> {
         other => {
             return Err(Problem::usage(format!("`{other}` is neither a judge nor a file"))
                 .place("--judge")
-                .hint("choose exact, contains, shorter, longer, or a TOML file with the settings of a judge"));
+                .hint(
+                    "choose exact, contains, shorter, longer, or a TOML file with the settings of a judge",
+                ));
         }
     })
 }
@@ -140,7 +142,9 @@ fn judge_named(name: &str) -> Tried<Box<dyn Judge>> {
 fn prompts(files: &[PathBuf]) -> Tried<Vec<(Text, Option<String>)>> {
     let options = ReadOptions::default();
     Ok(match check(files, None, &options, None)?.kind {
-        RowKind::Pairs => read_pairs(files, &options)?.rows.into_iter().map(|row| (row.prompt, None)).collect(),
+        RowKind::Pairs => {
+            read_pairs(files, &options)?.rows.into_iter().map(|row| (row.prompt, None)).collect()
+        }
         _ => read_prompts(files, &options)?.rows.into_iter().map(|row| (row.prompt, row.answer)).collect(),
     })
 }
