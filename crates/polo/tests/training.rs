@@ -6,7 +6,9 @@ use std::{
     fs,
     io::Write as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -81,33 +83,58 @@ fn every_method_trains_and_its_model_answers() {
     assert!(done(child.wait_with_output().unwrap()).lines().count() >= 2);
 }
 
+/// Starts a run and waits for its first logged step.
+#[cfg(unix)]
+fn begun(folder: &Path, run: &str, arguments: &[&str]) -> Child {
+    let mut child = polo(folder, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = folder.join(run).join("metrics.jsonl");
+    let logged = || fs::metadata(&metrics).map_or(0, |file| file.len());
+    let before = logged();
+    while logged() <= before {
+        assert_eq!(child.try_wait().unwrap(), None, "the run ended too early");
+        thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+/// 60 steps, with a checkpoint at every fourth, so that a stop mostly finds metrics later than the last checkpoint.
+#[cfg(unix)]
+const LONG: [&str; 6] = [
+    "--set",
+    "training.epochs=20",
+    "--set",
+    "training.checkpoint_every=4",
+    "--set",
+    "training.learning_rate=1e-3",
+];
+
 #[test]
+#[cfg(unix)]
 fn a_run_that_was_stopped_goes_on_as_if_it_never_was() {
-    let folder = workplace();
-    let folder = folder.path();
-    // The schedule must not know where the first part ends; a checkpoint is removed instead.
-    let whole = train(
-        "dpo",
-        "whole",
-        &["--set", "training.checkpoint_every=1", "--set", "training.keep_checkpoints=9"],
-    );
-    done(polo(folder, &whole).output().unwrap());
-    let part = train(
-        "dpo",
-        "part",
-        &["--set", "training.checkpoint_every=1", "--set", "training.keep_checkpoints=9"],
-    );
-    done(polo(folder, &part).output().unwrap());
-    fs::remove_dir_all(folder.join("part/checkpoints/step-3")).unwrap();
-    fs::remove_dir_all(folder.join("part/checkpoints/step-2")).unwrap();
-    fs::remove_dir_all(folder.join("part/final")).unwrap();
-    let refused = polo(folder, &part).output().unwrap();
+    let workplace = workplace();
+    let folder = workplace.path();
+    let arguments = train("dpo", "part", &[&LONG[..], &["--resume", "auto"]].concat());
+    done(polo(folder, &train("dpo", "whole", &LONG)).output().unwrap());
+
+    // Killed outright.
+    let mut killed = begun(folder, "part", &arguments);
+    killed.kill().unwrap();
+    assert_eq!(killed.wait().unwrap().code(), None);
+    // Not taken for a new run, nor run twice at a time.
+    let refused = polo(folder, &train("dpo", "part", &LONG)).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume auto"));
-    done(polo(folder, &[&part[..], &["--resume", "auto"]].concat()).output().unwrap());
-    for file in ["metrics.jsonl", "final/model.safetensors", "checkpoints/step-3/manifest.json"] {
+    let mut running = begun(folder, "part", &arguments);
+    assert_eq!(polo(folder, &arguments).output().unwrap().status.code(), Some(6));
+    // Asked to stop.
+    let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", running.id())]).status().unwrap();
+    assert!(asked.success());
+    assert_eq!(running.wait().unwrap().code(), Some(75));
+
+    done(polo(folder, &arguments).output().unwrap());
+    for file in ["metrics.jsonl", "final/model.safetensors", "checkpoints/step-00000060/manifest.json"] {
         let read = |run: &str| fs::read(folder.join(run).join(file)).unwrap();
-        assert_eq!(read("whole"), read("part"), "{file} differs");
+        assert!(read("whole") == read("part"), "{file} differs");
     }
 }
 
