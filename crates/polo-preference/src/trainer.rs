@@ -343,28 +343,29 @@ fn spread<T>(share: &Share<T>, policy: &[Vec<f64>], first: usize, weight: f64) -
     dlogps
 }
 
-/// Means over scored tokens, under TRL's names.
+/// Means over scored tokens, under TRL's names: the entropy over all of them, accuracy over those of the first answer
+/// (the chosen one), logits for each side of a pair.
 fn token_metrics<T>(forward: &[Share<T>]) -> Metrics {
-    let tokens: f64 = forward.iter().map(|share| share.scores.logps.len() as f64).sum();
-    let mean = |each: &dyn Fn(&LogProbs) -> f64| {
-        forward.iter().map(|share| each(&share.scores)).sum::<f64>() / tokens
-    };
-    let mut metrics = Metrics::new();
-    metrics.set("entropy", mean(&|scores| scores.entropies.iter().map(|&x| f64::from(x)).sum()));
-    metrics.set("mean_token_accuracy", mean(&|scores| scores.hits.iter().filter(|&&hit| hit).count() as f64));
     let slots = forward.first().map_or(0, slots);
-    if slots >= 2 {
-        for (slot, name) in [(0, "logits/chosen"), (1, "logits/rejected")] {
-            let (mut sum, mut count) = (0.0, 0usize);
-            for share in forward {
-                for place in 0..share.members.len() {
-                    let answer = answers_of(share, place, slots)[slot].clone();
+    let mean = |slot: Option<usize>, value: &dyn Fn(&LogProbs, usize) -> f64| {
+        let (mut sum, mut count) = (0.0, 0usize);
+        for share in forward {
+            for (number, answer) in share.tokens.answers().iter().enumerate() {
+                if slot.is_none_or(|slot| number % slots == slot) {
                     count += answer.len();
-                    sum += share.scores.mean_logits[answer].iter().map(|&x| f64::from(x)).sum::<f64>();
+                    sum += answer.clone().map(|token| value(&share.scores, token)).sum::<f64>();
                 }
             }
-            metrics.set(name, sum / count.max(1) as f64);
         }
+        sum / count.max(1) as f64
+    };
+    let mut metrics = Metrics::new();
+    metrics.set("entropy", mean(None, &|scores, token| f64::from(scores.entropies[token])));
+    metrics.set("mean_token_accuracy", mean(Some(0), &|scores, token| f64::from(u8::from(scores.hits[token]))));
+    if slots >= 2 {
+        let logit = |scores: &LogProbs, token: usize| f64::from(scores.mean_logits[token]);
+        metrics.set("logits/chosen", mean(Some(0), &logit));
+        metrics.set("logits/rejected", mean(Some(1), &logit));
     }
     metrics
 }
