@@ -152,7 +152,7 @@ impl<'a> Trainer<'a> {
         }
         let weight: f64 = members.iter().map(|&i| self.objective.weight(&self.examples[i])).sum();
         let mut gradients: Vec<Gradients> = Vec::new();
-        let (mut loss, mut tokens, mut parts) = (0.0, 0, Vec::new());
+        let (mut loss, mut tokens, mut parts, mut sums) = (0.0, 0, Vec::new(), TokenSums::default());
         for micro in members.chunks(self.training.micro_batch) {
             let forward = forward(self.examples, micro, self.shares, |tokens| {
                 let (scores, tape) = self.model.score(tokens);
@@ -161,9 +161,8 @@ impl<'a> Trainer<'a> {
             let batch = gather(self.objective, self.examples, self.references, &forward);
             let gradient = differentiate(self.objective, &batch);
             loss += gradient.sum() / weight;
-            let mut metrics = gradient.metrics;
-            metrics.merge(&token_metrics(&forward));
-            parts.push((micro.len() as f64, metrics));
+            sums.add(&forward);
+            parts.push((micro.len() as f64, gradient.metrics));
             tokens += forward.iter().map(|share| share.tokens.tokens()).sum::<usize>();
             gradients
                 .resize_with(forward.len().max(gradients.len()), || Gradients::new(&self.model.parameters));
@@ -183,7 +182,8 @@ impl<'a> Trainer<'a> {
         let mut gradients = gradients.into_iter();
         let mut sum = gradients.next().unwrap_or_else(|| Gradients::new(&self.model.parameters));
         gradients.for_each(|other| sum.merge(other));
-        let metrics = Metrics::weighted_mean(parts.iter().map(|(weight, metrics)| (*weight, metrics)));
+        let mut metrics = Metrics::weighted_mean(parts.iter().map(|(weight, metrics)| (*weight, metrics)));
+        metrics.merge(&sums.means());
         Pushed { loss, gradients: sum, metrics, tokens }
     }
 
@@ -343,31 +343,50 @@ fn spread<T>(share: &Share<T>, policy: &[Vec<f64>], first: usize, weight: f64) -
     dlogps
 }
 
-/// Means over scored tokens, under TRL's names: the entropy over all of them, accuracy over those of the first answer
-/// (the chosen one), logits for each side of a pair.
-fn token_metrics<T>(forward: &[Share<T>]) -> Metrics {
-    let slots = forward.first().map_or(0, slots);
-    let mean = |slot: Option<usize>, value: &dyn Fn(&LogProbs, usize) -> f64| {
-        let (mut sum, mut count) = (0.0, 0usize);
+/// Sums over scored tokens per slot, over all micro-batches of a step.
+#[derive(Default)]
+struct TokenSums(Vec<TokenSum>);
+
+#[derive(Clone, Copy, Default)]
+struct TokenSum {
+    tokens: f64,
+    entropy: f64,
+    hits: f64,
+    logits: f64,
+}
+
+impl TokenSums {
+    fn add<T>(&mut self, forward: &[Share<T>]) {
+        let slots = forward.first().map_or(0, slots);
+        self.0.resize(slots, TokenSum::default());
         for share in forward {
             for (number, answer) in share.tokens.answers().iter().enumerate() {
-                if slot.is_none_or(|slot| number % slots == slot) {
-                    count += answer.len();
-                    sum += answer.clone().map(|token| value(&share.scores, token)).sum::<f64>();
+                let sum = &mut self.0[number % slots];
+                for token in answer.clone() {
+                    sum.tokens += 1.0;
+                    sum.entropy += f64::from(share.scores.entropies[token]);
+                    sum.hits += f64::from(u8::from(share.scores.hits[token]));
+                    sum.logits += f64::from(share.scores.mean_logits[token]);
                 }
             }
         }
-        sum / count.max(1) as f64
-    };
-    let mut metrics = Metrics::new();
-    metrics.set("entropy", mean(None, &|scores, token| f64::from(scores.entropies[token])));
-    metrics.set("mean_token_accuracy", mean(Some(0), &|scores, token| f64::from(u8::from(scores.hits[token]))));
-    if slots >= 2 {
-        let logit = |scores: &LogProbs, token: usize| f64::from(scores.mean_logits[token]);
-        metrics.set("logits/chosen", mean(Some(0), &logit));
-        metrics.set("logits/rejected", mean(Some(1), &logit));
     }
-    metrics
+
+    /// Means under TRL's names: the entropy over all tokens, accuracy over those of the first answer (the chosen one),
+    /// logits for each side of a pair.
+    fn means(&self) -> Metrics {
+        let mut metrics = Metrics::new();
+        let all: f64 = self.0.iter().map(|sum| sum.tokens).sum();
+        metrics.set("entropy", self.0.iter().map(|sum| sum.entropy).sum::<f64>() / all);
+        if let Some(first) = self.0.first() {
+            metrics.set("mean_token_accuracy", first.hits / first.tokens);
+        }
+        if let [chosen, rejected, ..] = self.0[..] {
+            metrics.set("logits/chosen", chosen.logits / chosen.tokens);
+            metrics.set("logits/rejected", rejected.logits / rejected.tokens);
+        }
+        metrics
+    }
 }
 
 /// Loss and metrics of a model on examples, nothing learnt.
@@ -379,7 +398,7 @@ pub fn evaluate(
     training: &Training,
 ) -> Metrics {
     let weight: f64 = examples.iter().map(|example| objective.weight(example)).sum();
-    let (mut loss, mut parts) = (0.0, Vec::new());
+    let (mut loss, mut parts, mut sums) = (0.0, Vec::new(), TokenSums::default());
     let all: Vec<usize> = (0..examples.len()).collect();
     for micro in all.chunks(training.micro_batch) {
         let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
@@ -387,13 +406,13 @@ pub fn evaluate(
         });
         let gradient = differentiate(objective, &gather(objective, examples, references, &forward));
         loss += gradient.sum() / weight;
-        let mut metrics = gradient.metrics;
-        metrics.merge(&token_metrics(&forward));
-        parts.push((micro.len() as f64, metrics));
+        sums.add(&forward);
+        parts.push((micro.len() as f64, gradient.metrics));
     }
     let mut metrics = Metrics::new();
     metrics.set("loss", loss);
     metrics.merge(&Metrics::weighted_mean(parts.iter().map(|(weight, metrics)| (*weight, metrics))));
+    metrics.merge(&sums.means());
     metrics
 }
 

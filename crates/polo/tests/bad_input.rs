@@ -52,7 +52,9 @@ fn replace(path: &Path, from: &str, to: &str) {
 fn of_a_model_that_cannot_be_used() {
     let weights = |folder: &Path| folder.join("model/model.safetensors");
     let sessions = [
-        spoilt("no such folder", &["--model", "nowhere"], |_| {}),
+        spoilt("no such folder", &[], |folder| {
+            fs::rename(folder.join("model"), folder.join("moved")).unwrap()
+        }),
         spoilt("no weights", &[], |folder| fs::remove_file(weights(folder)).unwrap()),
         spoilt("weights cut short", &[], |folder| {
             let bytes = fs::read(weights(folder)).unwrap();
