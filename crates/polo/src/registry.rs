@@ -30,10 +30,13 @@ pub struct Method {
     /// Trains into a run folder.
     pub train: fn(&Layers, &Path, Resume) -> Result<Outcome>,
     /// Says what training would do.
-    pub plan: fn(&Layers) -> Result<Vec<(String, String)>>,
+    pub plan: fn(&Layers) -> Result<Plan>,
     /// Re-tests the paper's central claim: (folder, seeds, quick, what to say on the way).
     pub reproduce: Option<Reproduce>,
 }
+
+/// Lines of a plan: what, how much.
+pub type Plan = Vec<(String, String)>;
 
 /// The signature of [`Method::reproduce`].
 pub type Reproduce = fn(&Path, u64, bool, &mut dyn FnMut(&str)) -> Result<ClaimResult>;
