@@ -1,4 +1,5 @@
 //! The whole way from tokens to updated weights, against values that TRL computed (see `golden/README.md`).
+#![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, path::PathBuf};
 
