@@ -327,7 +327,7 @@ fn fit<const N: usize>(
 }
 
 pub(crate) fn too_long(tokens: usize, max_length: usize, place: &Place) -> Problem {
-    let hint = "raise max_length if the model's context allows it, or set long_prompt to keep_end, keep_start or drop";
+    let hint = "raise max_length if the model's context allows it, or set data.long_prompt to keep-end, keep-start or drop";
     place.mark(
         Problem::input(format!("the prompt has {tokens} tokens and fills the context of {max_length}"))
             .hint(hint),

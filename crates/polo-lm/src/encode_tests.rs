@@ -121,7 +121,7 @@ fn long_prompts_stop_drop_or_shrink() {
     let limits = |long_prompt| Limits { long_prompt, ..Limits::new(4) };
     let problem = encode_pairs(&[row()], &tokenizer, &limits(LongPrompt::Stop)).unwrap_err();
     assert_eq!(problem.to_string(), "pairs.jsonl:7: the prompt has 4 tokens and fills the context of 4");
-    assert!(problem.hint_text().unwrap().contains("keep_end"));
+    assert!(problem.hint_text().unwrap().contains("keep-end"));
     let both = encode_pairs(&[row(), pair("a ", "b", "c")], &tokenizer, &limits(LongPrompt::Drop)).unwrap();
     assert_eq!((both.rows.len(), both.report.dropped), (1, 1));
     assert!(encode_pairs(&[row()], &tokenizer, &limits(LongPrompt::Drop)).is_err());

@@ -84,10 +84,10 @@ impl<M: MethodSettings> Settings for TrainSettings<M> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
-    /// A Hugging Face model folder, or a `hub://org/name`; where training starts, and the reference of methods that
-    /// have one. The same as `--model`. Must be given.
+    /// A Hugging Face model folder: where training starts, and the reference of methods that have one. The same as
+    /// `--model`. Must be given.
     pub path: PathBuf,
-    /// Where to compute: `cpu` (default), or what the build has of `cuda[:i]`, `vulkan`, `metal`, `rocm`.
+    /// Where to compute: `cpu` (default), or what the build has of `cuda`, `cuda:1`, `vulkan`.
     pub device: String,
     /// Train low-rank adapters instead of all weights; unset by default.
     pub lora: Option<Lora>,

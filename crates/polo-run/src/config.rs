@@ -126,7 +126,7 @@ pub fn load<S: Settings>(layers: &Layers) -> Result<Loaded<S>> {
         let Some((key, value)) = set.split_once('=') else {
             return Err(place
                 .problem("`--set` takes KEY=VALUE", "")
-                .hint("e.g. --set optimiser.learning_rate=1e-5"));
+                .hint("e.g. --set training.learning_rate=1e-5"));
         };
         tree.read_word(key.trim(), value.trim(), place, &mut given)?;
     }
