@@ -159,3 +159,28 @@ fn a_claim_is_re_tested_in_seconds_where_there_is_one() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("there is one for: srpo"));
 }
+
+#[test]
+fn adapters_train_and_models_are_measured() {
+    let folder = workplace();
+    let folder = folder.path();
+    let settings =
+        ["--lora", "rank=4,alpha=8", "--set", "training.epochs=20", "--set", "training.learning_rate=1e-2"];
+    done(polo(folder, &train("dpo", "runs/lora", &settings)).output().unwrap());
+    for file in ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"] {
+        assert!(folder.join("runs/lora/final").join(file).exists(), "no {file}");
+    }
+    let measure =
+        ["evaluate", "--data", "pairs.jsonl", "--json", "--reference", "model", "--max-tokens", "4"];
+    let measured = |model: &str, more: &[&str]| -> serde_json::Value {
+        let arguments = [&measure[..], &["--model", model], more].concat();
+        serde_json::from_str(&done(polo(folder, &arguments).output().unwrap())).unwrap()
+    };
+    // The base against itself has no margin; the adapters have learnt the training pairs.
+    let base = measured("model", &[]);
+    assert_eq!(base["margin (nats per answer)"]["mean"], 0.0);
+    let tuned = measured("runs/lora/final", &["--against", "model", "--judge", "longer"]);
+    assert!(tuned["preference accuracy"]["mean"].as_f64().unwrap() > 0.8, "{tuned}");
+    assert!(tuned["DPO loss at beta 0.1"]["mean"].as_f64().unwrap() < 0.6, "{tuned}");
+    assert_eq!(tuned["win rate"]["n"], 24);
+}
