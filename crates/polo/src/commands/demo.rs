@@ -20,7 +20,7 @@ use polo_run::{
 
 use crate::output::{End, Output};
 
-/// See it work, offline, in about two minutes: train a tiny model, align it with SRPO and DPO, compare.
+/// See it work, offline, in about a minute: train a tiny model, align it with SRPO and DPO, compare.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the run goes.
