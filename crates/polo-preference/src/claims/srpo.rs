@@ -5,8 +5,8 @@
 //! model answers held-out prompts and revises itself five times under the same prompts. The paper says: SRPO gains from
 //! revision and the others do not, it ends above DPO out of distribution, and it depends least on who wrote the pairs.
 //!
-//! Methods are compared at about the same distance from the reference: on tuning seeds, each method's beta is the one
-//! of a grid whose KL divergence comes nearest to [`Budget::nats`]; other seeds are reported.
+//! Methods are compared at about the same distance from the reference: on a tuning seed, each method's beta is searched
+//! with the same number of trainings until its KL divergence is near [`Budget::nats`]; other seeds are reported.
 
 use std::{fs, path::Path};
 
@@ -19,6 +19,7 @@ use polo_lm::{
     revise::Revising,
     rows::{PairRow, Text},
     tasks::permutation::{Form, Permutation, PermutationSettings, Preference, Region, Source},
+    templates::Fitted,
     tokens::Tokenizer,
     weights,
 };
@@ -54,6 +55,8 @@ pub struct Budget {
     pub revisions: usize,
     /// Divergence from the reference at which methods are compared, nats per answer.
     pub nats: f64,
+    /// Trainings with which each method's beta is searched.
+    pub tuning: usize,
 }
 
 impl Budget {
@@ -66,12 +69,21 @@ impl Budget {
             prompts: 1000,
             revisions: 5,
             nats: 3.0,
+            tuning: 6,
         }
     }
 
     /// Enough to see that everything works.
     pub fn quick() -> Self {
-        Self { imitation_steps: 60, pairs: 256, alignment_steps: 10, prompts: 40, revisions: 2, nats: 3.0 }
+        Self {
+            imitation_steps: 60,
+            pairs: 256,
+            alignment_steps: 10,
+            prompts: 40,
+            revisions: 2,
+            nats: 3.0,
+            tuning: 2,
+        }
     }
 }
 
@@ -146,6 +158,8 @@ pub struct Curve {
     pub gold: Vec<f64>,
     /// Win rate against the "human" answers under the majority of graders, ties half.
     pub wins: Vec<f64>,
+    /// The answers after the last revision, one for each held-out prompt.
+    pub last: Vec<String>,
 }
 
 /// How an aligned model does.
@@ -227,10 +241,7 @@ impl Workbench {
 
     fn ask(&self, prompt: &[usize]) -> Result<Vec<u32>> {
         let bare = Text::Plain(self.task.write_prompt(prompt, Form::Bare));
-        let fitted = self.task.templates().encode_generate(&bare, &self.tokenizer, CONTEXT)?;
-        fitted
-            .map(|fitted| fitted.ids)
-            .ok_or_else(|| Problem::input("a prompt of the task exceeds its context"))
+        fits(self.task.templates().encode_generate(&bare, &self.tokenizer, CONTEXT)?)
     }
 
     fn sampling(&self) -> Sampling<'static> {
@@ -277,42 +288,104 @@ impl Workbench {
         let mut samples = Vec::new();
         let mut curve = |region: Region| -> Result<Curve> {
             let prompts = self.task.prompts(region, self.budget.prompts, "held out");
-            let human = self.task.answers(&prompts, Source::Human, "held out");
-            let texts: Vec<Text> = prompts
-                .iter()
-                .map(|prompt| Text::Plain(self.task.write_prompt(prompt, Form::Bare)))
-                .collect();
+            let (asked, human) = (self.bare(&prompts), self.human(region));
+            let texts: Vec<Text> = asked.iter().cloned().map(Text::Plain).collect();
             let seeds = self.seeds.child("held out").child(region.name());
-            let answers = revising.texts(model, &self.tokenizer, &self.task.templates(), &texts, &seeds)?;
-            let judge = self.task.judge(Preference::Majority);
+            let mut answers =
+                revising.texts(model, &self.tokenizer, &self.task.templates(), &texts, &seeds)?;
             let (mut gold, mut wins) = (Vec::new(), Vec::new());
             for n in 0..=self.budget.revisions {
+                let nth: Vec<String> = answers.iter().map(|answers| answers[n].clone()).collect();
                 let mut total = 0;
-                let mut items = Vec::new();
-                for (id, ((prompt, human), answers)) in prompts.iter().zip(&human).zip(&answers).enumerate() {
-                    let text = self.task.write_prompt(prompt, Form::Bare);
-                    total += self.task.gold_of_text(&text, &answers[n])?;
-                    items.push(Comparison {
-                        id: id as u64,
-                        prompt: Text::Plain(text),
-                        a: answers[n].clone(),
-                        b: self.task.write_answer(human),
-                        answer: None,
-                    });
+                for (prompt, answer) in asked.iter().zip(&nth) {
+                    total += self.task.gold_of_text(prompt, answer)?;
                 }
-                let verdicts: Vec<f64> = judge.compare(&items)?.into_iter().flatten().collect();
                 gold.push(total as f64 / prompts.len() as f64);
-                wins.push(stats::mean(&verdicts).unwrap_or(f64::NAN));
+                wins.push(self.wins(&asked, &nth, &human)?);
             }
-            for (prompt, answers) in prompts.iter().zip(answers).take(3) {
-                let shown = self.task.write_prompt(prompt, Form::Bare);
+            for ((prompt, shown), answers) in prompts.iter().zip(&asked).zip(&answers).take(3) {
                 let right = self.task.write_answer(&self.task.solution(prompt));
-                samples.push((format!("{shown}   (right: {right}; {})", region.name()), answers));
+                samples.push((format!("{shown}   (right: {right}; {})", region.name()), answers.clone()));
             }
-            Ok(Curve { gold, wins })
+            let last = answers.iter_mut().filter_map(Vec::pop).collect();
+            Ok(Curve { gold, wins, last })
         };
         let curves = [curve(REGIONS[0])?, curve(REGIONS[1])?];
         Ok(Measured { curves, kl: self.divergence(model)?, samples })
+    }
+
+    /// Win rate of `improver`'s revisions of a model's last answers over these answers: above one half, it exploits them.
+    ///
+    /// # Errors
+    /// As generation.
+    fn exploited(&self, victim: &Curve, improver: &LanguageModel, region: Region) -> Result<f64> {
+        let asked = self.bare(&self.task.prompts(region, self.budget.prompts, "held out"));
+        let sampling = self.sampling();
+        let once = Revising { revisions: 0, stop_when_unchanged: false, sampling: &sampling, shares: SHARES };
+        let seeds = self.seeds.child("exploited").child(region.name());
+        let improved = once.tokens(improver, asked.len(), &seeds, |row, _| {
+            let [prompt, answer] = [&asked[row], &victim.last[row]].map(|text| Text::Plain(text.clone()));
+            fits(self.task.templates().encode_revise(&prompt, &answer, &self.tokenizer, CONTEXT)?)
+        })?;
+        let improved: Vec<String> =
+            improved.iter().map(|answers| answers[0].text(&self.tokenizer, &sampling)).collect();
+        self.wins(&asked, &improved, &victim.last)
+    }
+
+    /// Win rate of the best of as many first answers as a revising model draws, chosen by gold reward: what the same
+    /// number of samples is worth to someone who can measure the reward.
+    ///
+    /// # Errors
+    /// As generation.
+    fn best_of_as_many(&self, model: &LanguageModel, region: Region) -> Result<f64> {
+        let prompts = self.task.prompts(region, self.budget.prompts, "held out");
+        let asked: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.ask(prompt)).collect::<Result<_>>()?;
+        let (sampling, samples) = (self.sampling(), self.budget.revisions + 1);
+        let seeds = self.seeds.child("best of as many").child(region.name());
+        let drawn = generate(model, &asked, samples, &sampling, &seeds, SHARES)?;
+        let bare = self.bare(&prompts);
+        let mut best = Vec::new();
+        for (prompt, answers) in bare.iter().zip(drawn.chunks_exact(samples)) {
+            let mut chosen = (0, String::new());
+            for answer in answers {
+                let text = answer.text(&self.tokenizer, &sampling);
+                let gold = self.task.gold_of_text(prompt, &text)?;
+                if chosen.1.is_empty() || gold > chosen.0 {
+                    chosen = (gold, text);
+                }
+            }
+            best.push(chosen.1);
+        }
+        self.wins(&bare, &best, &self.human(region))
+    }
+
+    fn bare(&self, prompts: &[Vec<usize>]) -> Vec<String> {
+        prompts.iter().map(|prompt| self.task.write_prompt(prompt, Form::Bare)).collect()
+    }
+
+    /// Answers of the "human" to a region's held-out prompts.
+    fn human(&self, region: Region) -> Vec<String> {
+        let prompts = self.task.prompts(region, self.budget.prompts, "held out");
+        let answers = self.task.answers(&prompts, Source::Human, "held out");
+        answers.iter().map(|answer| self.task.write_answer(answer)).collect()
+    }
+
+    /// Win rate of answers over others under the majority of graders, ties half.
+    fn wins(&self, prompts: &[String], answers: &[String], others: &[String]) -> Result<f64> {
+        let items: Vec<Comparison> = (0..)
+            .zip(prompts)
+            .zip(answers.iter().zip(others))
+            .map(|((id, prompt), (a, b))| Comparison {
+                id,
+                prompt: Text::Plain(prompt.clone()),
+                a: a.clone(),
+                b: b.clone(),
+                answer: None,
+            })
+            .collect();
+        let verdicts = self.task.judge(Preference::Majority).compare(&items)?;
+        let verdicts: Vec<f64> = verdicts.into_iter().flatten().collect();
+        Ok(stats::mean(&verdicts).unwrap_or(f64::NAN))
     }
 
     /// KL divergence of `model` from the reference after G(x), estimated on its own answers, nats per answer.
@@ -338,6 +411,10 @@ impl Workbench {
     }
 }
 
+fn fits(prompt: Option<Fitted>) -> Result<Vec<u32>> {
+    prompt.map(|prompt| prompt.ids).ok_or_else(|| Problem::input("a prompt of the task exceeds its context"))
+}
+
 fn training(seed: u64, steps: usize, learning_rate: f64, schedule: Schedule) -> Training {
     Training {
         batch: BATCH,
@@ -352,13 +429,8 @@ fn training(seed: u64, steps: usize, learning_rate: f64, schedule: Schedule) -> 
     }
 }
 
-/// Betas that are tried for each method on the tuning seed.
-fn grid(method: &str) -> &'static [f64] {
-    match method {
-        "dpo" => &[0.1, 0.3, 1.0, 2.0],
-        _ => &[0.05, 0.1, 0.2, 0.4],
-    }
-}
+/// Betas between which each method's is searched; all of them move less as beta grows.
+const BETAS: (f64, f64) = (0.01, 10.0);
 
 const TUNING_SEED: u64 = 1_000_000;
 
@@ -377,41 +449,62 @@ pub fn reproduce(
     let mut betas = Vec::new();
     let bench = Workbench::new(&folder.join("tuning"), TUNING_SEED, budget.clone(), &mut |_, _, _| {})?;
     for method in METHODS {
-        let mut best = (f64::INFINITY, 0.0, 0.0);
-        for &beta in grid(method) {
+        let (mut low, mut high) = BETAS;
+        let mut best = (f64::INFINITY, 0.0);
+        for _ in 0..budget.tuning {
+            let beta = rounded((low * high).sqrt());
             let arm = Arm::new(method, beta);
             let rows = bench.pairs(Source::Channel, Preference::Majority, arm.form())?;
             let kl = bench.divergence(&bench.align(&arm, rows, TUNING_SEED, &mut |_, _, _| {})?)?;
             say(&format!("tuning {method}: beta {beta} ends {kl:.2} nats from the reference"));
-            let distance = (kl.max(1e-6).ln() - budget.nats.ln()).abs();
+            let distance = (kl.max(1e-6) / budget.nats).ln().abs();
             if distance < best.0 {
-                best = (distance, beta, kl);
+                best = (distance, beta);
+            }
+            if kl > budget.nats {
+                low = beta;
+            } else {
+                high = beta;
             }
         }
         betas.push(best.1);
     }
-    // [method][seed] -> (trained on mu_1, trained on mu_2)
-    let mut results: Vec<Vec<(Measured, Measured)>> = vec![Vec::new(); METHODS.len()];
+    let mut results: Vec<Vec<Outcome>> = vec![Vec::new(); METHODS.len()];
     let mut bases = Vec::new();
     for seed in 0..seeds {
         let bench =
             Workbench::new(&folder.join(format!("seed-{seed}")), seed, budget.clone(), &mut |_, _, _| {})?;
         bases.push(bench.measure(&bench.base)?);
+        let mut improvers = vec![bench.base.clone()];
+        let mut measured = Vec::new();
         for (at, method) in METHODS.into_iter().enumerate() {
             let arm = Arm::new(method, betas[at]);
             let run = |source| {
                 let rows = bench.pairs(source, Preference::Majority, arm.form())?;
-                bench.measure(&bench.align(&arm, rows, seed, &mut |_, _, _| {})?)
+                bench.align(&arm, rows, seed, &mut |_, _, _| {})
             };
-            let pair = (run(Source::Channel)?, run(Source::Emphatic)?);
-            let ood = &pair.0.curves[1];
+            let model = run(Source::Channel)?;
+            let pair = (bench.measure(&model)?, bench.measure(&run(Source::Emphatic)?)?);
             say(&format!(
                 "seed {seed}, {method}: out of distribution {} after 0..{} revisions, {:.2} nats",
-                percent(&ood.wins),
+                percent(&pair.0.curves[1].wins),
                 budget.revisions,
                 pair.0.kl
             ));
-            results[at].push(pair);
+            measured.push(pair);
+            improvers.push(model);
+        }
+        for (at, (first, second)) in measured.into_iter().enumerate() {
+            let mut by_region = [(0.0, 0.0); 2];
+            for ((region, curve), slot) in REGIONS.into_iter().zip(&first.curves).zip(&mut by_region) {
+                let mut most = 0.0_f64;
+                for improver in &improvers {
+                    most = most.max(bench.exploited(curve, improver, region)?);
+                }
+                *slot = (most, bench.best_of_as_many(&improvers[at + 1], region)?);
+            }
+            let [exploited, best_of] = [by_region.map(|both| both.0), by_region.map(|both| both.1)];
+            results[at].push(Outcome { first, second, exploited, best_of });
         }
     }
     let exact = srpo_exact::behaviour_independence(&(0..if quick { 2 } else { 10 }).collect::<Vec<_>>());
@@ -431,39 +524,64 @@ pub fn reproduce(
     Ok(result)
 }
 
+/// Two significant digits, so that a beta can be written down.
+fn rounded(beta: f64) -> f64 {
+    let unit = 10_f64.powf(beta.log10().floor() - 1.0);
+    let rounded = (beta / unit).round() * unit;
+    format!("{rounded:.4}").parse().unwrap_or(rounded)
+}
+
+/// How one method did on one seed.
+#[derive(Clone, Debug)]
+struct Outcome {
+    /// Trained on pairs of the first behaviour policy.
+    first: Measured,
+    /// Trained on pairs of the second.
+    second: Measured,
+    /// Highest win rate of any compared model's revision of the final answers over them, by region.
+    exploited: [f64; 2],
+    /// Win rate of the best of N + 1 first answers by gold reward, by region.
+    best_of: [f64; 2],
+}
+
 fn percent(shares: &[f64]) -> String {
     shares.iter().map(|share| format!("{:.1}", 100.0 * share)).collect::<Vec<_>>().join(" ") + " % wins"
 }
 
-fn judge(
-    results: &[Vec<(Measured, Measured)>],
-    bases: &[Measured],
-    betas: &[f64],
-    budget: &Budget,
-) -> ClaimResult {
+fn judge(results: &[Vec<Outcome>], bases: &[Measured], betas: &[f64], budget: &Budget) -> ClaimResult {
     let last = budget.revisions;
     let over_seeds = |values: Vec<f64>| stats::t_interval(&values, "seeds");
     let wins = |measured: &Measured, region: usize, n: usize| measured.curves[region].wins[n];
     let gain = |measured: &Measured, region: usize| wins(measured, region, last) - wins(measured, region, 0);
     let mut headers = ["method", "region"].map(String::from).to_vec();
     headers.extend((0..=last).map(|n| format!("N={n}")));
-    headers.extend(["gold N=0", "gold at the end", "KL, nats", "beta"].map(String::from));
+    headers.extend(
+        ["gold N=0", "gold at the end", "exploited", "best of as many", "KL, nats", "beta"].map(String::from),
+    );
     let mut table = Table { headers, rows: Vec::new() };
-    let mut rows: Vec<(&str, Vec<&Measured>, String)> =
-        vec![("reference", bases.iter().collect(), "-".into())];
+    let mut rows: Vec<(&str, Vec<&Measured>, &[Outcome], String)> =
+        vec![("reference", bases.iter().collect(), &[], "-".into())];
     for ((method, results), beta) in METHODS.into_iter().zip(results).zip(betas) {
-        rows.push((method, results.iter().map(|(first, _)| first).collect(), beta.to_string()));
+        rows.push((
+            method,
+            results.iter().map(|outcome| &outcome.first).collect(),
+            results,
+            beta.to_string(),
+        ));
     }
-    for (method, measured, beta) in &rows {
+    let mean = |values: Vec<f64>| stats::mean(&values);
+    let share = |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.1} %", 100.0 * value));
+    for (method, measured, outcomes, beta) in &rows {
         for (region, name) in REGIONS.iter().enumerate() {
-            let mean = |value: &dyn Fn(&Measured) -> f64| {
-                stats::mean(&measured.iter().map(|m| value(m)).collect::<Vec<_>>()).unwrap_or(f64::NAN)
-            };
+            let of = |value: &dyn Fn(&Measured) -> f64| mean(measured.iter().map(|m| value(m)).collect());
+            let number = |value: &dyn Fn(&Measured) -> f64| format!("{:.2}", of(value).unwrap_or(f64::NAN));
             let mut row = vec![(*method).to_owned(), name.name().to_owned()];
-            row.extend((0..=last).map(|n| format!("{:.1} %", 100.0 * mean(&|m| wins(m, region, n)))));
-            row.push(format!("{:.2}", mean(&|m| m.curves[region].gold[0])));
-            row.push(format!("{:.2}", mean(&|m| m.curves[region].gold[last])));
-            row.push(format!("{:.2}", mean(&|m| m.kl)));
+            row.extend((0..=last).map(|n| share(of(&|m| wins(m, region, n)))));
+            row.push(number(&|m| m.curves[region].gold[0]));
+            row.push(number(&|m| m.curves[region].gold[last]));
+            row.push(share(mean(outcomes.iter().map(|o| o.exploited[region]).collect())));
+            row.push(share(mean(outcomes.iter().map(|o| o.best_of[region]).collect())));
+            row.push(number(&|m| m.kl));
             row.push(beta.clone());
             table.rows.push(row);
         }
@@ -475,26 +593,26 @@ fn judge(
     };
     let each = |value: &dyn Fn(usize) -> f64| (0..bases.len()).map(value).collect::<Vec<f64>>();
     let (srpo, dpo, ipo) = (&results[0], &results[1], &results[2]);
-    let gap = |pair: &(Measured, Measured)| (wins(&pair.0, 1, last) - wins(&pair.1, 1, last)).abs();
+    let gap = |outcome: &Outcome| (wins(&outcome.first, 1, last) - wins(&outcome.second, 1, last)).abs();
     let effects = vec![
         effect(
             "SRPO: win rate gained by revising, out of distribution",
-            each(&|s| gain(&srpo[s].0, 1)),
+            each(&|s| gain(&srpo[s].first, 1)),
             Expected::Above(0.05),
         ),
         effect(
             "the same gain, SRPO less DPO under the same revision prompts",
-            each(&|s| gain(&srpo[s].0, 1) - gain(&dpo[s].0, 1)),
+            each(&|s| gain(&srpo[s].first, 1) - gain(&dpo[s].first, 1)),
             Expected::Above(0.0),
         ),
         effect(
             "the same gain, SRPO less IPO under the same revision prompts",
-            each(&|s| gain(&srpo[s].0, 1) - gain(&ipo[s].0, 1)),
+            each(&|s| gain(&srpo[s].first, 1) - gain(&ipo[s].first, 1)),
             Expected::Above(0.0),
         ),
         effect(
             "win rate after all revisions out of distribution, SRPO less DPO",
-            each(&|s| wins(&srpo[s].0, 1, last) - wins(&dpo[s].0, 1, last)),
+            each(&|s| wins(&srpo[s].first, 1, last) - wins(&dpo[s].first, 1, last)),
             Expected::Above(0.0),
         ),
         effect(
@@ -518,14 +636,15 @@ fn judge(
              imitation of a channel that is right 35 % on purpose, in answering and in revising (70 % of the earlier \
              answer kept); {} pairs labelled by the majority of three graders; {} steps of 64 pairs for each method, \
              AdamW 3e-4; {} held-out prompts of each region; answers drawn at temperature 1. Win rates are against \
-             answers that are right 60 % on purpose. Each method's beta is the one of {:?} (DPO: {:?}) that comes \
-             nearest to {} nats on a tuning seed; the seeds reported are others.",
+             answers that are right 60 % on purpose. Each method's beta is searched with {} trainings on a tuning seed \
+             so that the answers end {} nats from the reference; the seeds reported are others. Exploited: the highest \
+             win rate over the final answers that one revision by any of the compared models or the reference reaches. \
+             Best of as many: of N + 1 first answers the one of highest gold reward, which no method sees.",
             budget.imitation_steps,
             budget.pairs,
             budget.alignment_steps,
             budget.prompts,
-            grid("srpo"),
-            grid("dpo"),
+            budget.tuning,
             budget.nats,
         ),
         table,
