@@ -89,6 +89,9 @@ impl Problem {
             }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => problem
                 .hint("free some space, then continue with --resume auto; finished checkpoints are intact"),
+            io::ErrorKind::FileTooLarge => problem.hint(
+                "raise the limit on file sizes, then continue with --resume auto; finished checkpoints are intact",
+            ),
             _ => problem,
         }
     }

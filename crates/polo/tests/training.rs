@@ -138,6 +138,43 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_was() {
     }
 }
 
+/// No file may outgrow 32 KiB, less than the weights of a checkpoint: to the run, a disk that fills.
+#[test]
+#[cfg(unix)]
+fn a_disk_that_fills_costs_no_finished_step() {
+    let workplace = workplace();
+    let folder = workplace.path();
+    let arguments = train("dpo", "full", &[&LONG[..], &["--resume", "auto"]].concat());
+    done(polo(folder, &train("dpo", "roomy", &LONG)).output().unwrap());
+
+    let mut child = begun(folder, "full", &arguments);
+    while fs::read_dir(folder.join("full/checkpoints")).map_or(0, Iterator::count) < 2 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let polo_binary = assert_cmd::cargo::cargo_bin!("polo").display().to_string();
+    let full = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"", &polo_binary])
+        .args(&arguments)
+        .current_dir(folder)
+        .env_clear()
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&full.stderr);
+    assert_eq!(full.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("checkpoints/") && said.contains("hint:") && said.contains("--resume auto"),
+        "{said}"
+    );
+
+    done(polo(folder, &arguments).output().unwrap());
+    for file in ["metrics.jsonl", "final/model.safetensors", "checkpoints/step-00000060/manifest.json"] {
+        let read = |run: &str| fs::read(folder.join(run).join(file)).unwrap();
+        assert!(read("roomy") == read("full"), "{file} differs");
+    }
+}
+
 #[test]
 fn a_plan_tells_what_a_run_would_do() {
     let folder = workplace();
