@@ -3,10 +3,30 @@
 
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// Runs a loop compiled for the widest vector unit that this processor has.
-#[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Runs a block compiled for the widest vector unit that this processor has.
+///
+/// A macro, for all of the block must be inlined: a function that the compiler makes of a part of it knows nothing of
+/// vector units. For the same reason blocks hold loops, not iterators' `for_each`.
+macro_rules! vectorised {
+    ($work:expr) => {
+        pulp::Arch::new().dispatch($crate::kernels::Vectorised(
+            #[inline(always)]
+            || $work,
+        ))
+    };
+}
+pub(crate) use vectorised;
+
+/// What [`vectorised`] runs. `FnMut`, for calling a closure by value goes through a function that is not inlined.
+pub(crate) struct Vectorised<F>(pub F);
+
+impl<R, F: FnMut() -> R> pulp::WithSimd for Vectorised<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
 }
 
 /// A row-major matrix in a slice, or its transpose.
@@ -132,7 +152,7 @@ pub(crate) fn log_softmax(row: &mut [f32]) {
 
 /// y = x / rms(x) · w, row by row.
 pub(crate) fn rms_norm(x: &[f32], w: &[f32], epsilon: f32) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let d = w.len();
         let mut y = vec![0.0; x.len()];
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
@@ -153,7 +173,7 @@ pub(crate) fn rms_norm_backward(
     epsilon: f32,
     mut dw: Option<&mut [f32]>,
 ) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let d = w.len();
         let mut dx = vec![0.0; x.len()];
         for ((x, dy), dx) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
@@ -174,7 +194,7 @@ pub(crate) fn rms_norm_backward(
 
 /// y = (x - mean) / std · w + b, row by row.
 pub(crate) fn layer_norm(x: &[f32], w: &[f32], b: &[f32], epsilon: f32) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let d = w.len();
         let mut y = vec![0.0; x.len()];
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
@@ -196,7 +216,7 @@ pub(crate) fn layer_norm_backward(
     epsilon: f32,
     mut dwb: Option<(&mut [f32], &mut [f32])>,
 ) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let d = w.len();
         let mut dx = vec![0.0; x.len()];
         for ((x, dy), dx) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
@@ -225,7 +245,7 @@ fn sigmoid(x: f32) -> f32 {
 
 /// silu(gate) · up.
 pub(crate) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let mut y = vec![0.0; gate.len()];
         for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
             *y = g * sigmoid(g) * u;
@@ -236,7 +256,7 @@ pub(crate) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
 
 /// Gradients of [`swiglu`] with respect to gate and up.
 pub(crate) fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    vectorised(|| {
+    vectorised!({
         let n = gate.len();
         let (mut dgate, mut dup) = (vec![0.0; n], vec![0.0; n]);
         for i in 0..n {
@@ -254,7 +274,7 @@ pub(crate) const GELU_CUBE: f32 = 0.044_715;
 
 /// GELU in its tanh form: ½ x (1 + tanh(√(2/π)(x + 0.044715 x³))).
 pub(crate) fn gelu(x: &[f32]) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let mut y = vec![0.0; x.len()];
         for (y, &x) in y.iter_mut().zip(x) {
             // ½ (1 + tanh u) = sigmoid(2u)
@@ -266,7 +286,7 @@ pub(crate) fn gelu(x: &[f32]) -> Vec<f32> {
 
 /// Gradient of [`gelu`].
 pub(crate) fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
-    vectorised(|| {
+    vectorised!({
         let mut dx = vec![0.0; x.len()];
         for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
             let s = sigmoid(2.0 * GELU_SCALE * (x + GELU_CUBE * x * x * x));
@@ -280,7 +300,7 @@ pub(crate) fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
 /// Rotates the two halves of every head by the angles whose cosines and sines are given, `[tokens, head/2]`;
 /// `sign` −1 rotates back.
 pub(crate) fn rotate(x: &mut [f32], head: usize, cosines: &[f32], sines: &[f32], sign: f32) {
-    vectorised(|| {
+    vectorised!({
         let half = head / 2;
         let tokens = cosines.len() / half;
         let width = x.len() / tokens.max(1);

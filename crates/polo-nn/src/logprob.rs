@@ -4,10 +4,11 @@
 //! and pushes `(onehot − softmax) · dL/dlogp` into hidden states and head. Every loss on a language model and every
 //! evaluation of one goes through here.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Device, Tensor, activation};
 
 use crate::{
     Gradients, ParameterId, Parameters,
+    device::is_cpu,
     host::{self, Host},
     kernels::{self, Matrix, MatrixMut},
     ops,
@@ -28,11 +29,10 @@ pub struct LogProbs {
     pub mean_logits: Vec<f32>,
 }
 
-/// How many numbers of logits are held at a time.
-const CHUNK: usize = 1 << 19;
-
-fn rows_at_a_time(vocabulary: usize) -> usize {
-    (CHUNK / vocabulary.max(1)).clamp(8, 256)
+/// How many rows' logits are held at a time: on the CPU what its caches hold, elsewhere what keeps a GPU busy.
+fn rows_at_a_time(vocabulary: usize, device: &Device) -> usize {
+    let (numbers, most) = if is_cpu(device) { (1 << 19, 256) } else { (1 << 24, 4096) };
+    (numbers / vocabulary.max(1)).clamp(8, most)
 }
 
 /// Log-probabilities of `targets` (`[rows]`) given `hidden` (`[rows, width]`) under the output head
@@ -40,13 +40,14 @@ fn rows_at_a_time(vocabulary: usize) -> usize {
 pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProbs {
     let ([rows, width], [vocabulary, _]) = (hidden.dims(), head.dims());
     let mut result = LogProbs::default();
-    let chunk = rows_at_a_time(vocabulary);
+    let device = hidden.device();
+    let chunk = rows_at_a_time(vocabulary, &device);
     if let (Some(hidden), Some(head)) = (Host::of(hidden), Host::of(head)) {
         let mut logits = vec![0.0; chunk.min(rows) * vocabulary];
         for first in (0..rows).step_by(chunk) {
             let n = chunk.min(rows - first);
             logits_of(&mut logits, hidden.slice(), head.slice(), first, n, width, vocabulary);
-            kernels::vectorised(|| {
+            kernels::vectorised!({
                 for (row, &target) in
                     logits[..n * vocabulary].chunks_exact_mut(vocabulary).zip(&targets[first..])
                 {
@@ -64,7 +65,6 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
         }
         return result;
     }
-    let device = hidden.device();
     for first in (0..rows).step_by(chunk) {
         let n = chunk.min(rows - first);
         let logits = hidden.clone().narrow(0, first, n).matmul(head.clone().transpose());
@@ -75,14 +75,16 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
         let chosen_logits = logits.clone().gather(1, index);
         let entropy = (logps.clone().exp() * logps).sum_dim(1).neg();
         let best = logits.clone().max_dim(1);
-        let logits_mean = host::numbers(&logits.mean_dim(1));
-        let (chosen, chosen_logits) = (host::numbers(&chosen), host::numbers(&chosen_logits));
-        let best = host::numbers(&best);
-        result.normalisers.extend(chosen.iter().zip(&chosen_logits).map(|(logp, logit)| logit - logp));
-        result.hits.extend(best.iter().zip(&chosen_logits).map(|(best, logit)| logit >= best));
-        result.logps.extend(chosen);
-        result.entropies.extend(host::numbers(&entropy));
-        result.mean_logits.extend(logits_mean);
+        // Side by side, since every way back from a device waits for all of its work.
+        let columns = Tensor::cat(vec![chosen, chosen_logits, entropy, best, logits.mean_dim(1)], 1);
+        for row in host::numbers(&columns).as_chunks::<5>().0 {
+            let &[logp, logit, entropy, best, mean] = row;
+            result.logps.push(logp);
+            result.normalisers.push(logit - logp);
+            result.entropies.push(entropy);
+            result.hits.push(logit >= best);
+            result.mean_logits.push(mean);
+        }
     }
     result
 }
@@ -93,7 +95,11 @@ pub fn distributions(hidden: &Tensor<2>, head: &Tensor<2>) -> Vec<f32> {
     if let (Some(hidden), Some(head)) = (Host::of(hidden), Host::of(head)) {
         let mut logits = vec![0.0; rows * vocabulary];
         logits_of(&mut logits, hidden.slice(), head.slice(), 0, rows, width, vocabulary);
-        kernels::vectorised(|| logits.chunks_exact_mut(vocabulary).for_each(kernels::log_softmax));
+        kernels::vectorised!({
+            for row in logits.chunks_exact_mut(vocabulary) {
+                kernels::log_softmax(row);
+            }
+        });
         return logits;
     }
     host::numbers(&activation::log_softmax(hidden.clone().matmul(head.clone().transpose()), 1))
@@ -156,15 +162,15 @@ pub fn backward(
 ) -> Tensor<2> {
     let head_value = parameters.get(head);
     let ([rows, width], shape @ [vocabulary, _]) = (hidden.dims(), head_value.dims());
-    let (chunk, device, trainable) =
-        (rows_at_a_time(vocabulary), hidden.device(), parameters.trainable(head));
+    let (device, trainable) = (hidden.device(), parameters.trainable(head));
+    let chunk = rows_at_a_time(vocabulary, &device);
     if let (Some(hh), Some(hw)) = (Host::of(hidden), Host::of(head_value)) {
         let mut dhidden = vec![0.0; rows * width];
         let mut logits = vec![0.0; chunk.min(rows) * vocabulary];
         for first in (0..rows).step_by(chunk) {
             let n = chunk.min(rows - first);
             logits_of(&mut logits, hh.slice(), hw.slice(), first, n, width, vocabulary);
-            kernels::vectorised(|| {
+            kernels::vectorised!({
                 for (i, row) in logits[..n * vocabulary].chunks_exact_mut(vocabulary).enumerate() {
                     let at = first + i;
                     let (dlogp, normaliser) = (dlogps[at], forward.normalisers[at]);

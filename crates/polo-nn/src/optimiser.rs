@@ -47,22 +47,28 @@ const BLOCK: usize = 1 << 14;
 
 /// √(Σ g²) over all gradients.
 pub fn global_norm(gradients: &Gradients, parameters: &Parameters) -> f64 {
-    let square = |id: usize| -> f64 {
-        let Some(gradient) = gradients.get(id) else { return 0.0 };
+    let (mut total, mut elsewhere) = (0.0, Vec::new());
+    for gradient in (0..parameters.len()).filter_map(|id| gradients.get(id)) {
         match Host::of(gradient) {
-            Some(host) => host
-                .slice()
-                .par_chunks(BLOCK)
-                .map(|block| {
-                    f64::from(kernels::vectorised(|| kernels::sum(block.len(), |i| block[i] * block[i])))
-                })
-                .collect::<Vec<_>>()
-                .iter()
-                .sum(),
-            None => f64::from(gradient.clone().square().sum().into_scalar::<f32>()),
+            Some(host) => {
+                total += host
+                    .slice()
+                    .par_chunks(BLOCK)
+                    .map(|block| {
+                        f64::from(kernels::vectorised!(kernels::sum(block.len(), |i| block[i] * block[i])))
+                    })
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .sum::<f64>();
+            }
+            None => elsewhere.push(gradient.clone().square().sum()),
         }
-    };
-    (0..parameters.len()).map(square).sum::<f64>().sqrt()
+    }
+    if !elsewhere.is_empty() {
+        // Together, since every way back from a device waits for all of its work.
+        total += host::numbers(&Tensor::cat(elsewhere, 0)).into_iter().map(f64::from).sum::<f64>();
+    }
+    total.sqrt()
 }
 
 /// One AdamW step on all trainable parameters that have a gradient, which is taken times `scale`.
@@ -104,7 +110,7 @@ pub fn step(
                         .zip(v.par_chunks_mut(BLOCK))
                         .zip(g.par_chunks(BLOCK));
                     blocks.for_each(|(((w, m), v), g)| {
-                        kernels::vectorised(|| {
+                        kernels::vectorised!({
                             for i in 0..w.len() {
                                 let g = g[i] * scale;
                                 m[i] = b1 * m[i] + (1.0 - b1) * g;
