@@ -3,7 +3,9 @@
 //! [`LanguageModel::score`] runs a [`Batch`] of prompts and answers through the network and returns the
 //! log-probability of every answer token; [`LanguageModel::push_back`] takes dL/dlogp and returns the gradients of
 //! all parameters. Losses stand between the two. Prompts are computed once for all their answers, nothing is padded,
-//! and cheap intermediate results (norms, activations) are computed again in the backward pass instead of kept.
+//! and cheap intermediate results (norms, activations) are computed again in the backward pass instead of kept. After
+//! the last layer's attention no token looks at another one, so what follows is computed for those alone that predict
+//! a token that counts.
 
 use std::ops::Range;
 
@@ -130,9 +132,9 @@ pub struct Tape {
     attention: Attention,
     rotation: Option<Rotation>,
     layers: Vec<LayerTape>,
-    /// Input of the final norm.
+    /// Input of the final norm for hidden states that predict a token that counts.
     last: Tensor<2>,
-    /// Hidden states that predict a token that counts.
+    /// Its output.
     picked: Tensor<2>,
     scores: LogProbs,
 }
@@ -145,6 +147,7 @@ struct LayerTape {
     v: Tensor<2>,
     mixed: Tensor<2>,
     normalisers: Normalisers,
+    /// From here on, in the last layer: rows that count.
     middle: Tensor<2>,
     gate: Option<Tensor<2>>,
     up: Tensor<2>,
@@ -243,10 +246,16 @@ impl LanguageModel {
         let rotation = self.rotation(&batch.positions);
         let mut layers = Vec::new();
         let mut x = self.embed(&batch.tokens, &batch.positions);
-        for layer in &self.layers {
+        for (number, layer) in (1..).zip(&self.layers) {
             let (q, k, v, raw) = self.queries_keys_values(layer, &x, rotation.as_ref());
             let (mixed, normalisers) = attention.forward(&q, &k, &v);
-            let middle = layer.output.forward(&self.parameters, &mixed) + x.clone();
+            let middle = match number == self.layers.len() {
+                false => layer.output.forward(&self.parameters, &mixed) + x.clone(),
+                true => {
+                    let mixed = ops::gather(&mixed, &batch.rows);
+                    layer.output.forward(&self.parameters, &mixed) + ops::gather(&x, &batch.rows)
+                }
+            };
             let (gate, up) = self.mlp_inner(layer, &middle);
             let out = self.mlp_outer(layer, gate.as_ref(), &up) + middle.clone();
             if keep {
@@ -256,8 +265,7 @@ impl LanguageModel {
                 x = out;
             }
         }
-        let picked =
-            self.architecture.norm.forward(&self.parameters, self.final_norm, &ops::gather(&x, &batch.rows));
+        let picked = self.architecture.norm.forward(&self.parameters, self.final_norm, &x);
         let scores = logprob::forward(&picked, self.parameters.get(self.head), &batch.targets);
         let tape =
             keep.then(|| Tape { attention, rotation, layers, last: x, picked, scores: scores.clone() });
@@ -286,13 +294,13 @@ impl LanguageModel {
             dentropies,
             gradients,
         );
-        let gathered = ops::gather(&last, &batch.rows);
-        let dgathered = norm.backward(parameters, self.final_norm, &gathered, &dpicked, gradients);
-        let mut dx = ops::gather_backward(&batch.rows, &dgathered, batch.tokens.len());
-        drop((picked, gathered, last));
+        let mut dx = norm.backward(parameters, self.final_norm, &last, &dpicked, gradients);
+        drop((picked, last));
+        let mut rows = Some(&batch.rows[..]);
         for (layer, tape) in self.layers.iter().zip(layers).rev() {
             dx = self.mlp_backward(layer, &tape, dx, gradients);
-            dx = self.attention_backward(layer, tape, &attention, rotation.as_ref(), dx, gradients);
+            let rows = rows.take();
+            dx = self.attention_backward(layer, tape, &attention, rotation.as_ref(), rows, dx, gradients);
         }
         ops::embedding_backward(parameters, self.embedding, &batch.tokens, &dx, gradients);
         if let Some(table) = self.positions {
@@ -326,17 +334,28 @@ impl LanguageModel {
         norm.backward(parameters, layer.mlp_norm, &tape.middle, &dnormed, gradients) + dout
     }
 
+    /// `rows`: the rows that `dout` has, if not all.
+    #[expect(clippy::too_many_arguments, reason = "a struct would only rename them")]
     fn attention_backward(
         &self,
         layer: &Layer,
         tape: LayerTape,
         attention: &Attention,
         rotation: Option<&Rotation>,
-        dout: Tensor<2>,
+        rows: Option<&[usize]>,
+        mut dout: Tensor<2>,
         gradients: &mut Gradients,
     ) -> Tensor<2> {
         let (parameters, norm) = (&self.parameters, self.architecture.norm);
-        let dmixed = layer.output.backward(parameters, &tape.mixed, &dout, gradients, None);
+        let dmixed = match rows {
+            None => layer.output.backward(parameters, &tape.mixed, &dout, gradients, None),
+            Some(rows) => {
+                let (mixed, tokens) = (ops::gather(&tape.mixed, rows), tape.mixed.dims()[0]);
+                let dmixed = layer.output.backward(parameters, &mixed, &dout, gradients, None);
+                dout = ops::gather_backward(rows, &dout, tokens);
+                ops::gather_backward(rows, &dmixed, tokens)
+            }
+        };
         let (mut dq, mut dk, dv) =
             attention.backward(&tape.q, &tape.k, &tape.v, &tape.mixed, &tape.normalisers, &dmixed);
         if let Some(rotation) = rotation {
