@@ -1,9 +1,9 @@
 //! Tests of [`super`]: golden tokens of every family, exact log-probabilities, independence of company, and the
-//! distributions of samplers.
+//! distributions of samplers. With `POLO_TEST_DEVICE=vulkan` (or `cuda`) the golden tokens are drawn there.
 
 use std::{fs, path::PathBuf};
 
-use polo_nn::Device;
+use polo_nn::{Device, device};
 use safetensors::SafeTensors;
 use serde_json::json;
 
@@ -61,6 +61,8 @@ fn assert_same(a: &[Completion], b: &[Completion]) {
 
 #[test]
 fn greedy_decoding_equals_that_of_transformers() {
+    let name = std::env::var("POLO_TEST_DEVICE").unwrap_or("cpu".into());
+    let device = device::parse(&name).unwrap();
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut families = 0;
     for folder in fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()) {
@@ -71,7 +73,7 @@ fn greedy_decoding_equals_that_of_transformers() {
             let all: Vec<i64> = view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
             all.chunks_exact(view.shape()[1]).map(<[i64]>::to_vec).collect()
         };
-        let model = load(&folder, &Device::flex()).unwrap().model;
+        let model = load(&folder, &device).unwrap().model;
         let real = |(ids, mask): (Vec<i64>, Vec<i64>)| {
             ids.into_iter().zip(mask).filter(|(_, m)| *m == 1).map(|(id, _)| id as u32).collect::<Vec<u32>>()
         };
@@ -80,6 +82,14 @@ fn greedy_decoding_equals_that_of_transformers() {
         let expected: Vec<Vec<u32>> =
             rows("greedy").into_iter().map(|row| row.into_iter().map(|id| id as u32).collect()).collect();
         let answers = generate(&model, &prompts, 1, &greedy(24), &Seeds::new(0), 1).unwrap();
+        if name.starts_with("cuda") {
+            // Products of f32 matrices are rounded to TF32 there, which may turn close decisions and what follows.
+            let equal = |(a, b): (&Vec<u32>, &Vec<u32>)| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+            let equal: usize = tokens(&answers).iter().zip(&expected).map(equal).sum();
+            assert!(equal >= 36, "{}: {equal} of 72 tokens before the first other one", folder.display());
+            families += 1;
+            continue;
+        }
         assert_eq!(tokens(&answers), expected, "{}", folder.display());
         assert_same(&generate_padded(&model, &prompts, 1, &greedy(24)), &answers);
         families += 1;
