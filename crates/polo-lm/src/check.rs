@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     encode::encode_prompt,
     read::{DataReport, OnBadRow, ReadOptions, first_fields, read_rows},
-    rows::{CompletionRow, PairRow, PromptRow, Row, Text},
+    rows::{CompletionRow, ListRow, PairRow, PromptRow, Row, Text, UnpairedRow},
     tokens::Tokenizer,
 };
 
@@ -23,6 +23,10 @@ pub enum RowKind {
     Completions,
     /// Prompts, with or without answers.
     Prompts,
+    /// Several scored answers to each prompt.
+    Lists,
+    /// Single answers, each good or bad.
+    Unpaired,
 }
 
 /// Quantiles of the lengths of one part of the rows (nearest rank).
@@ -79,21 +83,29 @@ pub fn check(
         RowKind::Pairs => check_rows::<PairRow>(paths, kind, &options, tokenizer),
         RowKind::Completions => check_rows::<CompletionRow>(paths, kind, &options, tokenizer),
         RowKind::Prompts => check_rows::<PromptRow>(paths, kind, &options, tokenizer),
+        RowKind::Lists => check_rows::<ListRow>(paths, kind, &options, tokenizer),
+        RowKind::Unpaired => check_rows::<UnpairedRow>(paths, kind, &options, tokenizer),
     }
 }
 
 fn guess(fields: &[String]) -> Result<RowKind> {
     let has = |name: &str| fields.iter().any(|field| field == name);
-    if has("chosen") || has("rejected") {
+    let gold = has("gold") || has("reference");
+    if has("completions") || (gold && has("chosen")) {
+        Ok(RowKind::Lists)
+    } else if has("chosen") || has("rejected") {
         Ok(RowKind::Pairs)
+    } else if has("completion") && has("label") {
+        Ok(RowKind::Unpaired)
     } else if has("completion") || has("text") || has("messages") {
         Ok(RowKind::Completions)
     } else if has("prompt") || has("question") || fields.is_empty() {
         Ok(RowKind::Prompts)
     } else {
         Err(Problem::input(format!("no known kind of data has the fields {}", fields.join(", "))).hint(
-            "pairs have `chosen` and `rejected` (and `prompt`), completions `prompt` and `completion`, `text` or \
-             `messages`, prompts `prompt` or `question`",
+            "pairs have `chosen` and `rejected` (and `prompt`), lists `prompt`, `completions` and `scores`, single \
+             answers `prompt`, `completion` and `label`, completions `prompt` and `completion`, `text` or `messages`, \
+             prompts `prompt` or `question`",
         ))
     }
 }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
-    rows::{CompletionRow, PairRow, Place, PromptRow, Text},
+    rows::{CompletionRow, ListRow, PairRow, Place, PromptRow, Text, UnpairedRow},
     tokens::Tokenizer,
 };
 
@@ -90,6 +90,21 @@ pub struct CompletionTokens {
     pub id: u64,
 }
 
+/// A prompt and several answers to it, each with a score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListTokens {
+    /// The tokens that all share; never empty.
+    pub prompt: Vec<u32>,
+    /// The answers with their end tokens; never empty.
+    pub answers: Vec<Vec<u32>>,
+    /// [`ListRow::scores`].
+    pub scores: Vec<f64>,
+    /// [`ListRow::logps`].
+    pub logps: Vec<f64>,
+    /// The row's [`ListRow::id`].
+    pub id: u64,
+}
+
 /// What happened to rows on the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EncodeReport {
@@ -141,6 +156,55 @@ pub fn encode_pairs(rows: &[PairRow], tokenizer: &Tokenizer, limits: &Limits) ->
     })
 }
 
+/// Encodes scored lists, in parallel, in order.
+///
+/// # Errors
+/// As [`encode_pairs`].
+pub fn encode_lists(rows: &[ListRow], tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<ListTokens>> {
+    encode_all(rows, limits, |row| {
+        let answers: Vec<&Text> = row.completions.iter().collect();
+        let (mut prompt, mut answers, mut fate) =
+            split_all(tokenizer, &row.prompt, &answers).map_err(|problem| row.place.mark(problem))?;
+        if !fit(&mut prompt, &mut answers, tokenizer, limits, &row.place, &mut fate)? {
+            return Ok(None);
+        }
+        let (scores, logps) = (row.scores.clone(), row.logps.clone());
+        Ok(Some((ListTokens { prompt, answers, scores, logps, id: row.id }, fate)))
+    })
+}
+
+/// Encodes single answers, in parallel, in order; their labels stay with the rows.
+///
+/// # Errors
+/// As [`encode_pairs`].
+pub fn encode_unpaired(
+    rows: &[UnpairedRow],
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+) -> Result<Encoded<CompletionTokens>> {
+    encode_all(rows, limits, |row| {
+        let answer = encode_answer(&row.prompt, &row.completion, tokenizer, limits, &row.place)?;
+        Ok(answer
+            .map(|(prompt, completion, fate)| (CompletionTokens { prompt, completion, id: row.id }, fate)))
+    })
+}
+
+fn encode_answer(
+    prompt: &Text,
+    completion: &Text,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+    place: &Place,
+) -> Result<Option<(Vec<u32>, Vec<u32>, Fate)>> {
+    let (mut prompt, mut answers, mut fate) =
+        split(tokenizer, prompt, &[completion]).map_err(|problem| place.mark(problem))?;
+    if !fit(&mut prompt, &mut answers, tokenizer, limits, place, &mut fate)? {
+        return Ok(None);
+    }
+    let [completion] = answers;
+    Ok(Some((prompt, completion, fate)))
+}
+
 /// Encodes rows of supervised fine-tuning, in parallel, in order.
 ///
 /// # Errors
@@ -151,13 +215,9 @@ pub fn encode_completions(
     limits: &Limits,
 ) -> Result<Encoded<CompletionTokens>> {
     encode_all(rows, limits, |row| {
-        let (mut prompt, mut answers, mut fate) =
-            split(tokenizer, &row.prompt, &[&row.completion]).map_err(|problem| row.place.mark(problem))?;
-        if !fit(&mut prompt, &mut answers, tokenizer, limits, &row.place, &mut fate)? {
-            return Ok(None);
-        }
-        let [completion] = answers;
-        Ok(Some((CompletionTokens { prompt, completion, id: row.id }, fate)))
+        let answer = encode_answer(&row.prompt, &row.completion, tokenizer, limits, &row.place)?;
+        Ok(answer
+            .map(|(prompt, completion, fate)| (CompletionTokens { prompt, completion, id: row.id }, fate)))
     })
 }
 
@@ -174,7 +234,7 @@ pub fn encode_prompts(
     encode_all(rows, limits, |row| {
         let mut prompt = encode_prompt(&row.prompt, tokenizer).map_err(|problem| row.place.mark(problem))?;
         let mut fate = Fate::default();
-        let kept = fit::<0>(&mut prompt, &mut [], tokenizer, limits, &row.place, &mut fate)?;
+        let kept = fit(&mut prompt, &mut [], tokenizer, limits, &row.place, &mut fate)?;
         Ok(kept.then_some(((row.id, prompt), fate)))
     })
 }
@@ -227,13 +287,25 @@ pub(crate) fn split<const N: usize>(
     prompt: &Text,
     answers: &[&Text; N],
 ) -> Result<(Vec<u32>, [Vec<u32>; N], Fate)> {
+    let (prompt, answers, fate) = split_all(tokenizer, prompt, answers)?;
+    match answers.try_into() {
+        Ok(answers) => Ok((prompt, answers, fate)),
+        Err(_) => unreachable!("as many answers come back as were given"),
+    }
+}
+
+fn split_all(
+    tokenizer: &Tokenizer,
+    prompt: &Text,
+    answers: &[&Text],
+) -> Result<(Vec<u32>, Vec<Vec<u32>>, Fate)> {
     let alone = match prompt {
         Text::Plain(text) => tokenizer.encode(text, true)?,
         Text::Conversation(turns) => tokenizer.encode_chat(turns, true)?,
     };
-    let mut wholes = std::array::from_fn(|_| Vec::new());
-    for (whole, answer) in wholes.iter_mut().zip(answers) {
-        *whole = match (prompt, answer) {
+    let mut wholes = Vec::with_capacity(answers.len());
+    for answer in answers {
+        wholes.push(match (prompt, answer) {
             (Text::Conversation(turns), Text::Conversation(answer)) => {
                 tokenizer.encode_chat(&[turns.as_slice(), answer.as_slice()].concat(), false)?
             }
@@ -245,7 +317,7 @@ pub(crate) fn split<const N: usize>(
                     "prompt and answer are of different forms, plain and conversation",
                 ));
             }
-        };
+        });
     }
     let shared = wholes.iter().map(|whole| common_prefix(&alone, whole)).min().unwrap_or(0);
     for whole in &mut wholes {
@@ -289,9 +361,9 @@ fn start_with_something(prompt: &mut Vec<u32>, tokenizer: &Tokenizer) -> Result<
 }
 
 /// Cuts a row to the limits; false if it is to be left out.
-fn fit<const N: usize>(
+fn fit(
     prompt: &mut Vec<u32>,
-    answers: &mut [Vec<u32>; N],
+    answers: &mut [Vec<u32>],
     tokenizer: &Tokenizer,
     limits: &Limits,
     place: &Place,

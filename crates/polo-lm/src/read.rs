@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
 
-use crate::rows::{CompletionRow, Fault, PairRow, Place, PromptRow, Record, Row};
+use crate::rows::{CompletionRow, Fault, ListRow, PairRow, Place, PromptRow, Record, Row, UnpairedRow};
 
 /// What to do with a row that cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -183,7 +183,8 @@ fn digest<R: Row>(row: &R) -> [u8; 32] {
 
 /// The fields of the first record of `paths`, from which [`crate::check`] guesses what the file is for.
 pub(crate) fn first_fields(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<String>> {
-    const EVERY_FIELD: [&[&str]; 3] = [PairRow::FIELDS, CompletionRow::FIELDS, PromptRow::FIELDS];
+    const EVERY_FIELD: [&[&str]; 5] =
+        [PairRow::FIELDS, CompletionRow::FIELDS, PromptRow::FIELDS, ListRow::FIELDS, UnpairedRow::FIELDS];
     let mut fields = None;
     for file in expand(paths)? {
         // The reading is broken off with an error of no consequence as soon as one record was seen.

@@ -114,6 +114,39 @@ pub struct PromptRow {
     pub id: u64,
 }
 
+/// Several answers to one prompt, each with a score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListRow {
+    /// What was asked.
+    pub prompt: Text,
+    /// At least two answers, at least two of them different, in the order of the file; of the same form as the prompt.
+    pub completions: Vec<Text>,
+    /// Quality of each answer, higher is better; finite. Where the file names parts instead of scores: gold 2,
+    /// chosen 1, rejected 0.
+    pub scores: Vec<f64>,
+    /// Log-prob of each answer under the policy that drew it, nats, summed over tokens; empty where the file has none.
+    pub logps: Vec<f64>,
+    /// Where the row stands.
+    pub place: Place,
+    /// Index among the rows that were read, from 0.
+    pub id: u64,
+}
+
+/// One answer to a prompt and whether it is a good one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnpairedRow {
+    /// What was asked.
+    pub prompt: Text,
+    /// The answer; of the same form as the prompt.
+    pub completion: Text,
+    /// Whether the answer is desirable.
+    pub label: bool,
+    /// Where the row stands.
+    pub place: Place,
+    /// Index among the rows that were read, from 0.
+    pub id: u64,
+}
+
 /// The fields of one row of a file.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -295,6 +328,181 @@ impl Row for PromptRow {
 
     fn extra(&self) -> String {
         format!("{:?}", self.answer)
+    }
+}
+
+impl Row for ListRow {
+    const FIELDS: &'static [&'static str] =
+        &["prompt", "completions", "scores", "logps", "gold", "reference", "chosen", "rejected"];
+
+    fn from_record(record: &Record, id: u64) -> Result<Vec<Self>, Fault> {
+        let fields = &record.fields;
+        let mut logps = Vec::new();
+        let (prompt, completions, scores) = if present(fields, "completions") {
+            let (prompt, completions) = listed(fields)?;
+            let scores = numbers(fields, "scores", completions.len())?;
+            if present(fields, "logps") {
+                logps = numbers(fields, "logps", completions.len())?;
+            }
+            (prompt, completions, scores)
+        } else if present(fields, "chosen") && present(fields, "rejected") {
+            let (prompt, chosen, rejected) = pair(fields)?;
+            match ["gold", "reference"].into_iter().find(|name| present(fields, name)) {
+                None => (prompt, vec![chosen, rejected], vec![1.0, 0.0]),
+                Some(name) => {
+                    let (_, gold) = match_forms(prompt.clone(), text(fields, name)?);
+                    if gold.is_blank() {
+                        return Err(empty(name));
+                    }
+                    if gold == chosen || gold == rejected {
+                        return Err(Fault::new(
+                            name,
+                            format!("`{name}` equals another answer of the row"),
+                            "the three answers of a row must differ; remove the row, or the field for a plain pair",
+                        ));
+                    }
+                    (prompt, vec![gold, chosen, rejected], vec![2.0, 1.0, 0.0])
+                }
+            }
+        } else {
+            return Err(missing(
+                fields,
+                "completions",
+                "lists are `prompt`, `completions` and `scores`, or `prompt`, `gold`, `chosen` and `rejected`",
+            ));
+        };
+        Ok(vec![Self { prompt, completions, scores, logps, place: record.place.clone(), id }])
+    }
+
+    fn texts(&self) -> Vec<(&'static str, &Text)> {
+        let mut texts = vec![("prompt", &self.prompt)];
+        texts.extend(self.completions.iter().map(|completion| ("completion", completion)));
+        texts
+    }
+
+    fn extra(&self) -> String {
+        format!("{:?} {:?}", self.scores, self.logps)
+    }
+}
+
+/// The prompt and `completions` of a row, all of one form.
+fn listed(fields: &Map<String, Value>) -> Result<(Text, Vec<Text>), Fault> {
+    let prompt = text(fields, "prompt")?;
+    let Some(Value::Array(items)) = fields.get("completions") else {
+        return Err(wrong_type("completions", &fields["completions"], "a list of answers"));
+    };
+    let mut completions: Vec<Text> = Vec::new();
+    for (number, item) in (1..).zip(items) {
+        let alone = Map::from_iter([("completions".to_owned(), item.clone())]);
+        let completion = text(&alone, "completions")
+            .map_err(|fault| Fault { message: format!("completion {number}: {}", fault.message), ..fault })?;
+        completions.push(match_forms(prompt.clone(), completion).1);
+    }
+    if completions.iter().all(|completion| Some(completion) == completions.first()) {
+        return Err(Fault::new(
+            "completions",
+            "fewer than two different completions",
+            "a list compares at least two answers; remove the row, or pass over such rows with on_bad_row = \"skip\"",
+        ));
+    }
+    let plain = |completion: &Text| matches!(completion, Text::Plain(_));
+    let first = plain(&completions[0]);
+    if completions.iter().any(|completion| plain(completion) != first) {
+        return Err(Fault::new(
+            "completions",
+            "some completions are strings and some lists of turns",
+            "write all completions of a row in one form",
+        ));
+    }
+    Ok((match_forms(prompt, completions[0].clone()).0, completions))
+}
+
+/// A list of finite numbers, one for each completion.
+fn numbers(fields: &Map<String, Value>, name: &'static str, completions: usize) -> Result<Vec<f64>, Fault> {
+    let items = match fields.get(name) {
+        Some(Value::Array(items)) => items,
+        Some(Value::Null) | None => {
+            return Err(missing(fields, name, "each completion needs a number; `polo score` gives scores"));
+        }
+        Some(other) => return Err(wrong_type(name, other, "a list of numbers, one for each completion")),
+    };
+    if items.len() != completions {
+        return Err(Fault::new(
+            name,
+            format!("{completions} completions have {} `{name}`", items.len()),
+            "give one number for each completion",
+        ));
+    }
+    let number = |(place, item): (usize, &Value)| {
+        item.as_f64().filter(|number| number.is_finite()).ok_or_else(|| {
+            Fault::new(
+                name,
+                format!("number {} of `{name}` is {item}", place + 1),
+                "give finite numbers, one for each completion",
+            )
+        })
+    };
+    items.iter().enumerate().map(number).collect()
+}
+
+impl Row for UnpairedRow {
+    const FIELDS: &'static [&'static str] = &["prompt", "completion", "label", "chosen", "rejected"];
+
+    fn from_record(record: &Record, id: u64) -> Result<Vec<Self>, Fault> {
+        let fields = &record.fields;
+        let row = |prompt, completion, label, id| Self {
+            prompt,
+            completion,
+            label,
+            place: record.place.clone(),
+            id,
+        };
+        if present(fields, "completion") {
+            let completion = text(fields, "completion")?;
+            if completion.is_blank() {
+                return Err(empty("completion"));
+            }
+            let (prompt, completion) = match_forms(text(fields, "prompt")?, completion);
+            let label = match fields.get("label") {
+                Some(Value::Bool(label)) => *label,
+                Some(Value::Number(number)) if number.as_f64() == Some(1.0) => true,
+                Some(Value::Number(number)) if number.as_f64() == Some(0.0) => false,
+                Some(Value::String(word)) if word.eq_ignore_ascii_case("true") || word == "1" => true,
+                Some(Value::String(word)) if word.eq_ignore_ascii_case("false") || word == "0" => false,
+                None | Some(Value::Null) => {
+                    return Err(missing(
+                        fields,
+                        "label",
+                        "whether the completion is desirable: true or false",
+                    ));
+                }
+                Some(other) => {
+                    return Err(Fault::new(
+                        "label",
+                        format!("label {other} is neither true nor false"),
+                        "the label of a single answer says whether it is desirable",
+                    ));
+                }
+            };
+            return Ok(vec![row(prompt, completion, label, id)]);
+        }
+        if present(fields, "chosen") && present(fields, "rejected") {
+            let (prompt, chosen, rejected) = pair(fields)?;
+            return Ok(vec![row(prompt.clone(), chosen, true, id), row(prompt, rejected, false, id + 1)]);
+        }
+        Err(missing(
+            fields,
+            "completion",
+            "single answers are `prompt`, `completion` and `label` (true or false); pairs serve, too",
+        ))
+    }
+
+    fn texts(&self) -> Vec<(&'static str, &Text)> {
+        vec![("prompt", &self.prompt), ("completion", &self.completion)]
+    }
+
+    fn extra(&self) -> String {
+        self.label.to_string()
     }
 }
 

@@ -23,6 +23,8 @@ pub struct LogProbs {
     normalisers: Vec<f32>,
     /// Entropy of the distribution, in nats.
     pub entropies: Vec<f32>,
+    /// log Σ p², the expected probability of a token drawn from the distribution, in nats.
+    pub collisions: Vec<f32>,
     /// Whether the target was the most probable token.
     pub hits: Vec<bool>,
     /// Mean of the row's logits (TRL logs it as `logits/...`).
@@ -48,16 +50,16 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
             let n = chunk.min(rows - first);
             logits_of(&mut logits, hidden.slice(), head.slice(), first, n, width, vocabulary);
             kernels::vectorised!({
-                for (row, &target) in
-                    logits[..n * vocabulary].chunks_exact_mut(vocabulary).zip(&targets[first..])
+                for (row, &target) in logits[..n * vocabulary].chunks_exact(vocabulary).zip(&targets[first..])
                 {
                     let logit = row[target as usize];
                     let hit = logit >= kernels::maximum(row);
                     let mean = kernels::sum(vocabulary, |i| row[i]) / vocabulary as f32;
-                    let (normaliser, entropy) = normaliser_and_entropy(row);
+                    let (normaliser, entropy, collision) = normaliser_entropy_collision(row);
                     result.logps.push(logit - normaliser);
                     result.normalisers.push(normaliser);
                     result.entropies.push(entropy);
+                    result.collisions.push(collision);
                     result.hits.push(hit);
                     result.mean_logits.push(mean);
                 }
@@ -73,15 +75,18 @@ pub fn forward(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> LogProb
             ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
         let chosen = logps.clone().gather(1, index.clone());
         let chosen_logits = logits.clone().gather(1, index);
+        let collision = (logps.clone() * 2.0).exp().sum_dim(1).log();
         let entropy = (logps.clone().exp() * logps).sum_dim(1).neg();
         let best = logits.clone().max_dim(1);
         // Side by side, since every way back from a device waits for all of its work.
-        let columns = Tensor::cat(vec![chosen, chosen_logits, entropy, best, logits.mean_dim(1)], 1);
-        for row in host::numbers(&columns).as_chunks::<5>().0 {
-            let &[logp, logit, entropy, best, mean] = row;
+        let columns =
+            Tensor::cat(vec![chosen, chosen_logits, entropy, best, logits.mean_dim(1), collision], 1);
+        for row in host::numbers(&columns).as_chunks::<6>().0 {
+            let &[logp, logit, entropy, best, mean, collision] = row;
             result.logps.push(logp);
             result.normalisers.push(logit - logp);
             result.entropies.push(entropy);
+            result.collisions.push(collision);
             result.hits.push(logit >= best);
             result.mean_logits.push(mean);
         }
@@ -123,19 +128,19 @@ fn logits_of(
     );
 }
 
-/// log Σ e^x and the entropy of softmax(x); the row is overwritten.
+/// log Σ e^x, the entropy of softmax(x) and the logarithm of its squares' sum; the row is left as it is.
 #[inline(always)]
-fn normaliser_and_entropy(row: &mut [f32]) -> (f32, f32) {
+fn normaliser_entropy_collision(row: &[f32]) -> (f32, f32, f32) {
     let top = kernels::maximum(row);
-    let mut total = [0.0f32; 16];
-    let mut moment = [0.0f32; 16];
-    let (chunks, rest) = row.as_chunks_mut::<16>();
+    let (mut total, mut moment, mut squares) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
+    let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {
         for lane in 0..16 {
             let x = chunk[lane] - top;
             let e = kernels::exp(x);
             total[lane] += e;
             moment[lane] += e * x;
+            squares[lane] += e * e;
         }
     }
     for (lane, x) in rest.iter().enumerate() {
@@ -143,9 +148,10 @@ fn normaliser_and_entropy(row: &mut [f32]) -> (f32, f32) {
         let e = kernels::exp(x);
         total[lane] += e;
         moment[lane] += e * x;
+        squares[lane] += e * e;
     }
-    let (total, moment) = (total.iter().sum::<f32>(), moment.iter().sum::<f32>());
-    (top + total.ln(), total.ln() - moment / total)
+    let [total, moment, squares] = [total, moment, squares].map(|lanes| lanes.iter().sum::<f32>());
+    (top + total.ln(), total.ln() - moment / total, squares.ln() - 2.0 * total.ln())
 }
 
 /// Pushes dL/dlogp (`[rows]`) and, if given, dL/dentropy into the head's gradient; returns dL/dhidden `[rows, width]`.

@@ -12,9 +12,9 @@ use std::{collections::HashMap, path::PathBuf};
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use polo_lm::{
-    encode::{Encoded, Limits, PairTokens, encode_pairs},
-    read::{DataReport, ReadOptions, read_completions, read_pairs},
-    rows::{CompletionRow, PairRow, Place, Text},
+    encode::{Encoded, Limits, ListTokens, PairTokens, encode_lists, encode_pairs},
+    read::{DataReport, ReadOptions, read_completions, read_pairs, read_rows},
+    rows::{CompletionRow, ListRow, PairRow, Place, Text, UnpairedRow},
     tokens::Tokenizer,
 };
 use polo_run::{Problem, Result, metrics::Metrics};
@@ -33,12 +33,19 @@ pub struct Tree {
 /// One training example: the trees its method asks for, in a fixed order.
 ///
 /// Slot k is the k-th answer of the example, trees in order, answers in order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Example {
     /// Prompts with their answers; the same number of each for all examples of a method.
     pub trees: Vec<Tree>,
-    /// Probability that the chosen answer beats the rejected one; 1 where that has no meaning.
+    /// Probability that the chosen answer beats the rejected one, or whether a single answer is desirable (1 or 0); 1
+    /// where that has no meaning.
     pub label: f64,
+    /// Quality of each slot's answer by the data, higher is better; empty where the data say nothing.
+    pub quality: Vec<f64>,
+    /// Log-prob of each slot's answer under the policy that drew it, nats; empty where the data say nothing.
+    pub proposal: Vec<f64>,
+    /// Per slot: weight of each token's log-prob in the answer's; empty where all have weight 1.
+    pub weights: Vec<Vec<f32>>,
     /// Where its row stands (`file:line`), for messages to people; several examples may stem from one row.
     pub id: String,
 }
@@ -57,6 +64,10 @@ pub enum Rows {
     Pairs(Vec<PairRow>),
     /// Prompts with what is to be learnt after them.
     Completions(Vec<CompletionRow>),
+    /// Several scored answers to each prompt.
+    Lists(Vec<ListRow>),
+    /// Single answers, each good or bad.
+    Unpaired(Vec<UnpairedRow>),
 }
 
 impl Rows {
@@ -67,8 +78,32 @@ impl Rows {
     pub fn pairs(&self) -> Result<&[PairRow]> {
         match self {
             Rows::Pairs(rows) => Ok(rows),
-            Rows::Completions(_) => Err(Problem::usage("this method learns from preference pairs")
+            _ => Err(Problem::usage("this method learns from preference pairs")
                 .hint("give rows with prompt, chosen and rejected")),
+        }
+    }
+
+    /// The lists.
+    ///
+    /// # Errors
+    /// Rows of another kind.
+    pub fn lists(&self) -> Result<&[ListRow]> {
+        match self {
+            Rows::Lists(rows) => Ok(rows),
+            _ => Err(Problem::usage("this method learns from several scored answers to each prompt")
+                .hint("give rows with prompt, completions and scores, or prompt, gold, chosen and rejected")),
+        }
+    }
+
+    /// The single answers.
+    ///
+    /// # Errors
+    /// Rows of another kind.
+    pub fn unpaired(&self) -> Result<&[UnpairedRow]> {
+        match self {
+            Rows::Unpaired(rows) => Ok(rows),
+            _ => Err(Problem::usage("this method learns from single answers, each good or bad")
+                .hint("give rows with prompt, completion and label, or pairs")),
         }
     }
 
@@ -77,6 +112,8 @@ impl Rows {
         match self {
             Rows::Pairs(rows) => rows.first().map(|row| &row.prompt),
             Rows::Completions(rows) => rows.first().map(|row| &row.prompt),
+            Rows::Lists(rows) => rows.first().map(|row| &row.prompt),
+            Rows::Unpaired(rows) => rows.first().map(|row| &row.prompt),
         }
     }
 }
@@ -88,19 +125,33 @@ pub enum Reads {
     Pairs,
     /// [`Rows::Completions`]; of a file of pairs, the chosen side.
     Completions,
+    /// [`Rows::Lists`]; a pair is a list of two, a pair with a gold answer one of three.
+    Lists,
+    /// [`Rows::Unpaired`]; a pair makes two of them.
+    Unpaired,
 }
 
 /// What an objective sees of a batch: per slot one number per example. All tensors are `[examples]`.
 #[derive(Clone, Debug)]
 pub struct Scores {
-    /// Per slot: log-probs of the answers under the trained model, summed over tokens, nats; tracked.
+    /// Per slot: log-probs of the answers under the trained model, summed over tokens (by [`Example::weights`] if it
+    /// has them), nats; tracked.
     pub policy: Vec<Tensor<1>>,
     /// The same under the frozen reference; empty if the method has none.
     pub reference: Vec<Tensor<1>>,
     /// Per slot: number of tokens of the answers.
     pub tokens: Vec<Tensor<1>>,
-    /// Probabilities that the chosen answer beats the rejected one.
+    /// [`Example::label`].
     pub labels: Tensor<1>,
+    /// Per slot: [`Example::quality`]; empty where the data say nothing.
+    pub quality: Vec<Tensor<1>>,
+    /// Per slot: [`Example::proposal`]; empty where the data say nothing.
+    pub proposal: Vec<Tensor<1>>,
+    /// Per slot: how typical of the trained model the answers are, the mean over tokens of
+    /// log pi(token) - log sum_a pi(a)^2, nats; a constant.
+    pub typicality: Vec<Tensor<1>>,
+    /// [`Loss::state`] of the step before; empty at the first.
+    pub state: Vec<f64>,
 }
 
 /// Whether an answer's log-prob is the sum or the mean over its tokens.
@@ -115,15 +166,25 @@ pub enum Reduction {
 }
 
 impl Scores {
-    /// log pi / pi_ref of the answers in `slot`, nats (per token under [`Reduction::Mean`]).
+    /// log pi of the answers in `slot`, nats (per token under [`Reduction::Mean`]).
+    pub fn logp(&self, slot: usize, reduction: Reduction) -> Tensor<1> {
+        self.reduced(self.policy[slot].clone(), slot, reduction)
+    }
+
+    /// log pi / pi_ref of the answers in `slot`, nats (per token under [`Reduction::Mean`]); for a method without a
+    /// reference, log pi.
     pub fn log_ratio(&self, slot: usize, reduction: Reduction) -> Tensor<1> {
         let ratio = match self.reference.get(slot) {
             Some(reference) => self.policy[slot].clone() - reference.clone(),
             None => self.policy[slot].clone(),
         };
+        self.reduced(ratio, slot, reduction)
+    }
+
+    fn reduced(&self, sum: Tensor<1>, slot: usize, reduction: Reduction) -> Tensor<1> {
         match reduction {
-            Reduction::Sum => ratio,
-            Reduction::Mean => ratio / self.tokens[slot].clone(),
+            Reduction::Sum => sum,
+            Reduction::Mean => sum / self.tokens[slot].clone(),
         }
     }
 
@@ -135,15 +196,27 @@ impl Scores {
     /// TRL's metrics of a pair under its names: rewards are `beta` times the summed log-ratio, whatever the loss's
     /// reduction.
     pub fn pair_metrics(&self, beta: f64, chosen: usize, rejected: usize) -> Metrics {
-        let reward = |slot| self.log_ratio(slot, Reduction::Sum) * beta;
+        self.metrics_of_rewards(beta, Reduction::Sum, chosen, rejected)
+    }
+
+    /// As [`Scores::pair_metrics`], of rewards and log-probs that are reduced as the loss reduces them: how TRL logs
+    /// methods without a reference.
+    pub fn metrics_of_rewards(
+        &self,
+        beta: f64,
+        reduction: Reduction,
+        chosen: usize,
+        rejected: usize,
+    ) -> Metrics {
+        let reward = |slot| self.log_ratio(slot, reduction) * beta;
         let (won, lost) = (reward(chosen), reward(rejected));
         [
             ("rewards/chosen", mean(&won)),
             ("rewards/rejected", mean(&lost)),
             ("rewards/accuracies", share(won.clone().greater(lost.clone()))),
             ("rewards/margins", mean(&(won - lost))),
-            ("logps/chosen", mean(&self.policy[chosen])),
-            ("logps/rejected", mean(&self.policy[rejected])),
+            ("logps/chosen", mean(&self.logp(chosen, reduction))),
+            ("logps/rejected", mean(&self.logp(rejected, reduction))),
         ]
         .into_iter()
         .collect()
@@ -168,6 +241,15 @@ pub struct Loss {
     /// Means over the batch's examples, under TRL's names where it has them. To combine micro-batches, weigh them by
     /// their number of examples.
     pub metrics: Metrics,
+    /// What the next training step is given as [`Scores::state`] (running means, say); empty for most methods.
+    pub state: Vec<f64>,
+}
+
+impl Loss {
+    /// A loss without a state.
+    pub fn new(each: Tensor<1>, metrics: Metrics) -> Self {
+        Self { each, metrics, state: Vec::new() }
+    }
 }
 
 /// A method that learns from a fixed set of scored answers.
@@ -216,6 +298,14 @@ pub fn read(
             let read = read_completions(paths, options)?;
             (Rows::Completions(read.rows), read.report)
         }
+        Reads::Lists => {
+            let read = read_rows(paths, options)?;
+            (Rows::Lists(read.rows), read.report)
+        }
+        Reads::Unpaired => {
+            let read = read_rows(paths, options)?;
+            (Rows::Unpaired(read.rows), read.report)
+        }
     })
 }
 
@@ -232,8 +322,53 @@ pub(crate) fn encode_as_pairs(
         trees: vec![Tree { prompt, answers: vec![chosen, rejected] }],
         label,
         id: names.get(id),
+        ..Example::default()
     };
     Ok(Encoded { rows: rows.into_iter().map(example).collect(), report })
+}
+
+/// Lists to examples of one tree. `select` names the answers that a row contributes, slot by slot, by their places in
+/// the list; a row for which it names none is left out and counted as dropped.
+pub(crate) fn encode_as_lists(
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+    select: impl Fn(&ListTokens) -> Option<Vec<usize>>,
+) -> Result<Encoded<Example>> {
+    let rows = rows.lists()?;
+    let names = Names::of(rows.iter().map(|row| (row.id, &row.place)));
+    let Encoded { rows, mut report } = encode_lists(rows, tokenizer, limits)?;
+    let mut examples = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(places) = select(&row) else {
+            report.dropped += 1;
+            continue;
+        };
+        let of = |numbers: &[f64]| match numbers.is_empty() {
+            true => Vec::new(),
+            false => places.iter().map(|&place| numbers[place]).collect(),
+        };
+        examples.push(Example {
+            trees: vec![Tree {
+                answers: places.iter().map(|&place| row.answers[place].clone()).collect(),
+                prompt: row.prompt,
+            }],
+            label: 1.0,
+            quality: of(&row.scores),
+            proposal: of(&row.logps),
+            id: names.get(row.id),
+            ..Example::default()
+        });
+    }
+    report.rows = examples.len();
+    Ok(Encoded { rows: examples, report })
+}
+
+/// The places of a list's answers, best first; equal scores keep their order.
+pub(crate) fn best_first(scores: &[f64]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..scores.len()).collect();
+    places.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    places
 }
 
 /// Where rows stand, by their id.
@@ -261,8 +396,16 @@ pub struct Batch {
     pub reference: Vec<Vec<f64>>,
     /// Lengths of the answers, tokens.
     pub tokens: Vec<Vec<usize>>,
-    /// Per example: probability that the chosen answer beats the rejected one.
+    /// Per example: [`Example::label`].
     pub labels: Vec<f64>,
+    /// [`Example::quality`]; empty if the examples have none.
+    pub quality: Vec<Vec<f64>>,
+    /// [`Example::proposal`]; empty if the examples have none.
+    pub proposal: Vec<Vec<f64>>,
+    /// [`Scores::typicality`].
+    pub typicality: Vec<Vec<f64>>,
+    /// [`Scores::state`].
+    pub state: Vec<f64>,
 }
 
 impl Batch {
@@ -272,17 +415,25 @@ impl Batch {
             policy: vec![Vec::new(); slots],
             reference: if with_reference { vec![Vec::new(); slots] } else { Vec::new() },
             tokens: vec![Vec::new(); slots],
-            labels: Vec::new(),
+            typicality: vec![Vec::new(); slots],
+            ..Self::default()
         }
     }
 
     /// Adds an example with one score per slot; `reference` is empty if the method has none.
-    pub fn push(&mut self, example: &Example, policy: &[f64], reference: &[f64]) {
+    pub fn push(&mut self, example: &Example, policy: &[f64], reference: &[f64], typicality: &[f64]) {
         let append = |slots: &mut [Vec<f64>], values: &[f64]| {
             slots.iter_mut().zip(values).for_each(|(slot, &value)| slot.push(value));
         };
         append(&mut self.policy, policy);
         append(&mut self.reference, reference);
+        append(&mut self.typicality, typicality);
+        for (slots, values) in
+            [(&mut self.quality, &example.quality), (&mut self.proposal, &example.proposal)]
+        {
+            slots.resize(values.len(), Vec::new());
+            append(slots, values);
+        }
         self.tokens.iter_mut().zip(example.answer_tokens()).for_each(|(slot, tokens)| slot.push(tokens));
         self.labels.push(example.label);
     }
@@ -297,6 +448,8 @@ pub struct Gradient {
     pub policy: Vec<Vec<f64>>,
     /// [`Loss::metrics`].
     pub metrics: Metrics,
+    /// [`Loss::state`].
+    pub state: Vec<f64>,
 }
 
 impl Gradient {
@@ -314,11 +467,16 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
         Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), (&device, DType::F64))
     };
     let lengths = |slot: &Vec<usize>| column(&slot.iter().map(|&tokens| tokens as f64).collect::<Vec<_>>());
+    let columns = |slots: &[Vec<f64>]| slots.iter().map(|slot| column(slot)).collect();
     let scores = Scores {
         policy: batch.policy.iter().map(|slot| column(slot).require_grad()).collect(),
-        reference: batch.reference.iter().map(|slot| column(slot)).collect(),
+        reference: columns(&batch.reference),
         tokens: batch.tokens.iter().map(lengths).collect(),
         labels: column(&batch.labels),
+        quality: columns(&batch.quality),
+        proposal: columns(&batch.proposal),
+        typicality: columns(&batch.typicality),
+        state: batch.state.clone(),
     };
     let loss = objective.loss(&scores);
     let gradients = loss.each.clone().sum().backward();
@@ -327,7 +485,7 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
         // The loss does not depend on this slot.
         None => vec![0.0; batch.labels.len()],
     });
-    Gradient { policy: policy.collect(), each: numbers(loss.each), metrics: loss.metrics }
+    Gradient { policy: policy.collect(), each: numbers(loss.each), metrics: loss.metrics, state: loss.state }
 }
 
 fn numbers(tensor: Tensor<1>) -> Vec<f64> {

@@ -146,6 +146,9 @@ pub fn references<M: MethodSettings>(
     let mut hash = Sha256::new();
     hash.update(b"reference scores 1");
     hash.update(&start.fingerprint);
+    for weights in examples.iter().flat_map(|example| &example.weights) {
+        weights.iter().for_each(|weight| hash.update(weight.to_le_bytes()));
+    }
     for answers in examples.iter().flat_map(|example| &example.trees) {
         for tokens in std::iter::once(&answers.prompt).chain(&answers.answers) {
             hash.update((tokens.len() as u64).to_le_bytes());
@@ -240,6 +243,7 @@ pub fn train<M: MethodSettings>(
         trainer.load_state(&checkpoint.path, done, checkpoint.meta["applied"].as_u64().unwrap_or(0))?;
         let state: GuardState = serde_json::from_value(checkpoint.meta["guard"].clone()).unwrap_or_default();
         trainer.guard = Guard::resumed(settings.training.on_non_finite, state);
+        trainer.state = serde_json::from_value(checkpoint.meta["objective"].clone()).unwrap_or_default();
         last_good = Some(checkpoint.path.clone());
     }
     drop(start.model);
@@ -304,7 +308,7 @@ pub fn train<M: MethodSettings>(
             trainer.save_state(staging.path())?;
             let meta = json!({
                 "model": start.fingerprint, "data": train.sha256,
-                "applied": trainer.applied(), "guard": trainer.guard.state(),
+                "applied": trainer.applied(), "guard": trainer.guard.state(), "objective": trainer.state,
             });
             last_good = Some(checkpoints.finish(staging, meta)?.path);
         }

@@ -53,6 +53,8 @@ pub struct Pushed {
     pub metrics: Metrics,
     /// Tokens that went through the network.
     pub tokens: usize,
+    /// The objective's state after the last micro-batch.
+    pub state: Vec<f64>,
 }
 
 /// A model being trained on examples.
@@ -66,6 +68,8 @@ pub struct Trainer<'a> {
     moments: Moments,
     /// The guard against non-finite steps.
     pub guard: Guard,
+    /// What the objective's last step left for its next one; empty for most.
+    pub state: Vec<f64>,
     done: usize,
     shares: usize,
 }
@@ -82,7 +86,18 @@ impl<'a> Trainer<'a> {
         let moments = Moments::new(&model.parameters);
         let guard = Guard::new(training.on_non_finite);
         let shares = share_count(&model, training.shares);
-        Self { model, objective, training, examples, references, moments, guard, done: 0, shares }
+        Self {
+            model,
+            objective,
+            training,
+            examples,
+            references,
+            moments,
+            guard,
+            state: Vec::new(),
+            done: 0,
+            shares,
+        }
     }
 
     /// Steps done so far.
@@ -118,7 +133,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn step_on(&mut self, members: &[usize], last_good: Option<&Path>) -> Result<Step> {
-        let Pushed { loss, mut gradients, metrics: means, tokens } = self.push_back(members);
+        let Pushed { loss, mut gradients, metrics: means, tokens, state } = self.push_back(members);
         let norm = optimiser::global_norm(&gradients, &self.model.parameters);
         let rate = self.training.learning_rate_at(self.done, self.total());
         let number = self.done + 1;
@@ -135,6 +150,7 @@ impl<'a> Trainer<'a> {
             let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
             let settings = AdamW { learning_rate: rate, beta1, beta2, epsilon, weight_decay };
             optimiser::step(&mut self.model.parameters, &mut self.moments, &mut gradients, settings, scale);
+            self.state = state;
         }
         self.done = number;
         let mut metrics = Metrics::new();
@@ -153,13 +169,15 @@ impl<'a> Trainer<'a> {
         let weight: f64 = members.iter().map(|&i| self.objective.weight(&self.examples[i])).sum();
         let mut gradients: Vec<Gradients> = Vec::new();
         let (mut loss, mut tokens, mut parts, mut sums) = (0.0, 0, Vec::new(), TokenSums::default());
+        let mut state = self.state.clone();
         for micro in members.chunks(self.training.micro_batch) {
             let forward = forward(self.examples, micro, self.shares, |tokens| {
                 let (scores, tape) = self.model.score(tokens);
                 (scores, Some(tape))
             });
-            let batch = gather(self.objective, self.examples, self.references, &forward);
+            let batch = gather(self.objective, self.examples, self.references, &forward, &state);
             let gradient = differentiate(self.objective, &batch);
+            state.clone_from(&gradient.state);
             loss += gradient.sum() / weight;
             sums.add(&forward);
             parts.push((micro.len() as f64, gradient.metrics));
@@ -169,7 +187,7 @@ impl<'a> Trainer<'a> {
             let mut first = 0;
             let mut work = Vec::new();
             for (share, gradients) in forward.into_iter().zip(gradients.iter_mut()) {
-                let dlogps = spread(&share, &gradient.policy, first, weight);
+                let dlogps = spread(self.examples, &share, &gradient.policy, first, weight);
                 first += share.members.len();
                 work.push((share, dlogps, gradients));
             }
@@ -184,12 +202,12 @@ impl<'a> Trainer<'a> {
         gradients.for_each(|other| sum.merge(other));
         let mut metrics = Metrics::weighted_mean(parts.iter().map(|(weight, metrics)| (*weight, metrics)));
         metrics.merge(&sums.means());
-        Pushed { loss, gradients: sum, metrics, tokens }
+        Pushed { loss, gradients: sum, metrics, tokens, state }
     }
 
     /// Loss and metrics on other examples, nothing learnt.
     pub fn evaluate(&self, examples: &[Example], references: &References) -> Metrics {
-        evaluate(&self.model, self.objective, examples, references, &self.training)
+        evaluate(&self.model, self.objective, examples, references, &self.training, &self.state)
     }
 
     /// Writes weights and optimiser into an existing folder.
@@ -298,9 +316,24 @@ fn forward<T: Send>(
     })
 }
 
-/// The sum over an answer's tokens, in f64.
-fn total(scores: &LogProbs, answer: &Range<usize>) -> f64 {
-    scores.logps[answer.clone()].iter().map(|&x| f64::from(x)).sum()
+/// The sum over the tokens of an answer in a slot, by their weights if the example has them, in f64.
+fn total(scores: &LogProbs, answer: &Range<usize>, example: &Example, slot: usize) -> f64 {
+    let logps = scores.logps[answer.clone()].iter().map(|&x| f64::from(x));
+    match example.weights.get(slot) {
+        None => logps.sum(),
+        Some(weights) => logps.zip(weights).map(|(logp, &weight)| logp * f64::from(weight)).sum(),
+    }
+}
+
+/// [`crate::objective::Scores::typicality`] of an answer.
+fn typicality(scores: &LogProbs, answer: &Range<usize>) -> f64 {
+    let pairs = scores.logps[answer.clone()].iter().zip(&scores.collisions[answer.clone()]);
+    pairs.map(|(&logp, &collision)| f64::from(logp) - f64::from(collision)).sum::<f64>() / answer.len() as f64
+}
+
+fn totals<T>(share: &Share<T>, place: usize, slots: usize, example: &Example) -> Vec<f64> {
+    let answers = answers_of(share, place, slots).iter().enumerate();
+    answers.map(|(slot, answer)| total(&share.scores, answer, example, slot)).collect()
 }
 
 /// Answers of one example in a share that holds `slots` per example.
@@ -318,26 +351,41 @@ fn gather<T>(
     examples: &[Example],
     references: &References,
     forward: &[Share<T>],
+    state: &[f64],
 ) -> Batch {
     let slots = forward.first().map_or(0, slots);
     let mut batch = Batch::new(slots, objective.uses_reference());
+    batch.state = state.to_vec();
     for share in forward {
         for (place, &i) in share.members.iter().enumerate() {
-            let policy: Vec<f64> =
-                answers_of(share, place, slots).iter().map(|answer| total(&share.scores, answer)).collect();
+            let policy = totals(share, place, slots, &examples[i]);
+            let typicality: Vec<f64> =
+                answers_of(share, place, slots).iter().map(|a| typicality(&share.scores, a)).collect();
             let reference = references.get(i).map_or(&[][..], Vec::as_slice);
-            batch.push(&examples[i], &policy, reference);
+            batch.push(&examples[i], &policy, reference, &typicality);
         }
     }
     batch
 }
 
 /// dL/dlogp of every scored token of a share whose first example is number `first` of the batch.
-fn spread<T>(share: &Share<T>, policy: &[Vec<f64>], first: usize, weight: f64) -> Vec<f32> {
+fn spread<T>(
+    examples: &[Example],
+    share: &Share<T>,
+    policy: &[Vec<f64>],
+    first: usize,
+    weight: f64,
+) -> Vec<f32> {
     let mut dlogps = vec![0.0; share.scores.logps.len()];
-    for place in 0..share.members.len() {
-        for (answer, slot) in answers_of(share, place, policy.len()).iter().zip(policy) {
-            dlogps[answer.clone()].fill((slot[first + place] / weight) as f32);
+    for (place, &i) in share.members.iter().enumerate() {
+        for (slot, (answer, gradient)) in
+            answers_of(share, place, policy.len()).iter().zip(policy).enumerate()
+        {
+            let dlogps = &mut dlogps[answer.clone()];
+            dlogps.fill((gradient[first + place] / weight) as f32);
+            if let Some(weights) = examples[i].weights.get(slot) {
+                dlogps.iter_mut().zip(weights).for_each(|(dlogp, weight)| *dlogp *= weight);
+            }
         }
     }
     dlogps
@@ -389,13 +437,14 @@ impl TokenSums {
     }
 }
 
-/// Loss and metrics of a model on examples, nothing learnt.
+/// Loss and metrics of a model on examples, nothing learnt. `state` is the objective's.
 pub fn evaluate(
     model: &LanguageModel,
     objective: &dyn PairObjective,
     examples: &[Example],
     references: &References,
     training: &Training,
+    state: &[f64],
 ) -> Metrics {
     let weight: f64 = examples.iter().map(|example| objective.weight(example)).sum();
     let (mut loss, mut parts, mut sums) = (0.0, Vec::new(), TokenSums::default());
@@ -404,7 +453,7 @@ pub fn evaluate(
         let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
             (model.score_only(tokens), None::<()>)
         });
-        let gradient = differentiate(objective, &gather(objective, examples, references, &forward));
+        let gradient = differentiate(objective, &gather(objective, examples, references, &forward, state));
         loss += gradient.sum() / weight;
         sums.add(&forward);
         parts.push((micro.len() as f64, gradient.metrics));
@@ -433,7 +482,7 @@ pub fn score(
         for share in &forward {
             let slots = slots(share);
             for (place, &i) in share.members.iter().enumerate() {
-                result[i] = answers_of(share, place, slots).iter().map(|a| total(&share.scores, a)).collect();
+                result[i] = totals(share, place, slots, &examples[i]);
             }
         }
         progress(micro[micro.len() - 1] + 1);

@@ -33,6 +33,7 @@ fn example((i, pair): (usize, &Value)) -> Example {
         }],
         label: 1.0,
         id: format!("pair {i}"),
+        ..Example::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polo_preference::{
     claims,
-    methods::{dpo, ipo, sft, srpo},
+    methods::{dpo, ipo, rdpo, rpo, sft, simpo, srpo, tpo, vpo},
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
 };
@@ -46,6 +46,11 @@ pub const METHODS: &[Method] = &[
     Method { reproduce: Some(reproduce_srpo), ..preference::<srpo::Srpo>(&srpo::CARD) },
     preference::<dpo::Dpo>(&dpo::CARD),
     preference::<ipo::Ipo>(&ipo::CARD),
+    preference::<rdpo::Rdpo>(&rdpo::CARD),
+    preference::<simpo::Simpo>(&simpo::CARD),
+    preference::<rpo::Rpo>(&rpo::CARD),
+    preference::<vpo::Vpo>(&vpo::CARD),
+    preference::<tpo::Tpo>(&tpo::CARD),
     preference::<sft::Sft>(&sft::CARD),
 ];
 

@@ -401,7 +401,7 @@ impl Workbench {
             .map(|(prompt, answer)| Example {
                 trees: vec![Tree { prompt, answers: vec![answer.tokens.clone()] }],
                 label: 1.0,
-                id: String::new(),
+                ..Example::default()
             })
             .collect();
         let training = training(0, 1, 1e-3, Schedule::Constant);

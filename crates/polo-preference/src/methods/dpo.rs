@@ -10,7 +10,6 @@
 //!
 //! With p = 1 and e = 0 this is the paper's loss; e > 0 is conservative DPO (cDPO, Mitchell 2023).
 
-use burn::tensor::activation::log_sigmoid;
 use polo_lm::{
     encode::{Encoded, Limits},
     tokens::Tokenizer,
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     objective::{Example, Loss, PairObjective, Reduction, Rows, Scores, encode_as_pairs},
+    pairwise::{Link, labelled, smoothed},
     settings::MethodSettings,
 };
 
@@ -53,11 +53,10 @@ impl PairObjective for Dpo {
     }
 
     fn loss(&self, scores: &Scores) -> Loss {
-        let e = self.label_smoothing;
-        let q = scores.labels.clone() * (1.0 - 2.0 * e) + e;
+        let q = smoothed(scores.labels.clone(), self.label_smoothing);
         let z = scores.margin(0, 1, Reduction::Sum) * self.beta;
-        let each = -(q.clone() * log_sigmoid(z.clone()) + (-q + 1.0) * log_sigmoid(-z));
-        Loss { each, metrics: scores.pair_metrics(self.beta, 0, 1) }
+        let each = labelled(q, z, |z| Link::Logistic.loss(z));
+        Loss::new(each, scores.pair_metrics(self.beta, 0, 1))
     }
 }
 

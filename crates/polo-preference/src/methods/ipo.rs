@@ -54,7 +54,7 @@ impl PairObjective for Ipo {
     fn loss(&self, scores: &Scores) -> Loss {
         let target = (scores.labels.clone() * 2.0 - 1.0) / (2.0 * self.beta);
         let each = (scores.margin(0, 1, self.reduction) - target).square();
-        Loss { each, metrics: scores.pair_metrics(self.beta, 0, 1) }
+        Loss::new(each, scores.pair_metrics(self.beta, 0, 1))
     }
 }
 

@@ -1,14 +1,26 @@
 //! The family's methods, one file each, and the registry that the program lists.
 
-use polo_run::card::MethodCard;
+use polo_lm::{
+    encode::{Encoded, Limits},
+    tokens::Tokenizer,
+};
+use polo_run::{Result, card::MethodCard};
+
+use crate::objective::{Example, Rows, best_first, encode_as_lists};
 
 pub mod dpo;
 pub mod ipo;
+pub mod rdpo;
+pub mod rpo;
 pub mod sft;
+pub mod simpo;
 pub mod srpo;
+pub mod tpo;
+pub mod vpo;
 
 /// The family's cards, the most general method first.
-pub const METHODS: [MethodCard; 4] = [srpo::CARD, dpo::CARD, ipo::CARD, sft::CARD];
+pub const METHODS: [MethodCard; 9] =
+    [srpo::CARD, dpo::CARD, ipo::CARD, rdpo::CARD, simpo::CARD, rpo::CARD, vpo::CARD, tpo::CARD, sft::CARD];
 
 /// Names on the cards.
 const FAMILY: &str = "offline preferences (language models)";
@@ -28,6 +40,39 @@ const PAIR_METRICS: [(&str, &str); 6] = [
     ("logps/chosen", "log pi of the chosen answer, nats, summed over its tokens"),
     ("logps/rejected", "the same for the rejected answer"),
 ];
+
+/// The same for methods whose reward is a log-prob without a reference.
+const MEAN_METRICS: [(&str, &str); 6] = [
+    ("rewards/chosen", "beta * log-prob of the chosen answer as the loss reduces it, without reference"),
+    ("rewards/rejected", "the same for the rejected answer"),
+    ("rewards/accuracies", "share of pairs whose chosen reward is the larger"),
+    ("rewards/margins", "rewards/chosen - rewards/rejected"),
+    ("logps/chosen", "log-prob of the chosen answer as the loss reduces it (per token for means), nats"),
+    ("logps/rejected", "the same for the rejected answer"),
+];
+
+/// The same for methods that also imitate.
+const NLL_METRICS: [(&str, &str); 7] = [
+    PAIR_METRICS[0],
+    PAIR_METRICS[1],
+    PAIR_METRICS[2],
+    PAIR_METRICS[3],
+    PAIR_METRICS[4],
+    PAIR_METRICS[5],
+    (
+        "nll_loss",
+        "negative log-likelihood of the imitated answers, nats (per token, or per answer under `sum`)",
+    ),
+];
+
+/// Lists to triples: slot 0 is the gold answer (the best), 1 the chosen (second), 2 the rejected (worst). Lists of
+/// fewer than three are left out.
+fn encode_as_triples(rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>> {
+    encode_as_lists(rows, tokenizer, limits, |row| {
+        let order = best_first(&row.scores);
+        (order.len() >= 3).then(|| vec![order[0], order[1], order[order.len() - 1]])
+    })
+}
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use polo_lm::{
     tokens::Tokenizer,
 };
 use polo_run::{
-    Result,
+    Problem, Result,
     card::MethodCard,
     config::Settings,
     metrics::Metrics,
@@ -82,6 +82,7 @@ impl PairObjective for Sft {
             trees: vec![Tree { prompt, answers: vec![answer] }],
             label: 1.0,
             id,
+            ..Example::default()
         };
         if self.revision == 0.0 {
             let (examples, report): (Vec<_>, _) = match rows {
@@ -97,6 +98,9 @@ impl PairObjective for Sft {
                     let Encoded { rows, report } = encode_pairs(rows, tokenizer, limits)?;
                     let learnt = rows.into_iter().map(|row| learn(row.prompt, row.chosen, names.get(row.id)));
                     (learnt.collect(), report)
+                }
+                Rows::Lists(_) | Rows::Unpaired(_) => {
+                    return Err(Problem::usage("fine-tuning learns from completions or pairs"));
                 }
             };
             return Ok(Encoded { rows: examples, report });
@@ -119,7 +123,7 @@ impl PairObjective for Sft {
     fn loss(&self, scores: &Scores) -> Loss {
         let metrics =
             [("logps/completion", mean(&scores.policy[0])), ("tokens/completion", mean(&scores.tokens[0]))];
-        Loss { each: -scores.policy[0].clone(), metrics: Metrics::from_iter(metrics) }
+        Loss::new(-scores.policy[0].clone(), Metrics::from_iter(metrics))
     }
 }
 

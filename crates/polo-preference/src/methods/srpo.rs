@@ -121,7 +121,7 @@ impl PairObjective for Srpo {
                 prompts.extend([row.revise_rejected, row.revise_chosen]);
             }
             let trees = prompts.into_iter().map(|prompt| Tree { prompt, answers: answers.clone() }).collect();
-            Example { trees, label: row.label, id: names.get(row.id) }
+            Example { trees, label: row.label, id: names.get(row.id), ..Example::default() }
         };
         Ok(Encoded { rows: rows.into_iter().map(example).collect(), report })
     }
@@ -152,7 +152,7 @@ impl PairObjective for Srpo {
             .set("improvement/copy_rejected", mean(&c_ll));
         let each =
             generative * ((1.0 - self.alpha) * self.gen_scale) + improvement * (self.alpha * self.si_scale);
-        Loss { each, metrics }
+        Loss::new(each, metrics)
     }
 }
 

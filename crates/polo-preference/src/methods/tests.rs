@@ -31,6 +31,7 @@ fn of_ratios(ratios: &[Vec<f64>], labels: &[f64]) -> Batch {
         reference: vec![vec![-10.0; labels.len()]; ratios.len()],
         tokens: vec![vec![4; labels.len()]; ratios.len()],
         labels: labels.to_vec(),
+        ..Batch::default()
     }
 }
 
@@ -267,15 +268,14 @@ fn micro_batches_add_up_to_the_batch() {
     for (name, slots, objective) in objectives() {
         let whole = uneven(objective.as_ref(), slots);
         let found = differentiate(objective.as_ref(), &whole);
-        let mut joined =
-            Gradient { each: vec![], policy: vec![vec![]; slots], metrics: found.metrics.clone() };
+        let mut joined = Gradient { each: vec![], policy: vec![vec![]; slots], ..found.clone() };
         for example in 0..whole.labels.len() {
             let column = |slots: &[Vec<f64>]| slots.iter().map(|slot| slot[example]).collect::<Vec<_>>();
             let answers = whole.tokens.iter().map(|slot| vec![0; slot[example]]).collect();
             let trees = vec![Tree { prompt: vec![0], answers }];
-            let one = Example { trees, label: whole.labels[example], id: String::new() };
+            let one = Example { trees, label: whole.labels[example], ..Example::default() };
             let mut micro = Batch::new(slots, objective.uses_reference());
-            micro.push(&one, &column(&whole.policy), &column(&whole.reference));
+            micro.push(&one, &column(&whole.policy), &column(&whole.reference), &[]);
             let part = differentiate(objective.as_ref(), &micro);
             joined.each.extend(part.each);
             joined.policy.iter_mut().zip(part.policy).for_each(|(slot, part)| slot.extend(part));
@@ -301,6 +301,7 @@ fn losses_and_metrics_are_trl_s() {
         reference: sides("ref_", "logps"),
         tokens: sides("", "tokens").into_iter().map(lengths).collect(),
         labels: vec![1.0; 4],
+        ..Batch::default()
     };
     let beta = golden["beta"].as_f64().unwrap();
     let check = |objective: &dyn PairObjective, by_hand: &str, trl: Option<&str>| {

@@ -51,6 +51,10 @@ enum KindArgument {
     Completions,
     /// Prompts, with or without answers.
     Prompts,
+    /// Several scored answers to each prompt.
+    Lists,
+    /// Single answers, each good or bad.
+    Unpaired,
 }
 
 /// Prints the report of `check`.
@@ -63,6 +67,8 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         KindArgument::Pairs => RowKind::Pairs,
         KindArgument::Completions => RowKind::Completions,
         KindArgument::Prompts => RowKind::Prompts,
+        KindArgument::Lists => RowKind::Lists,
+        KindArgument::Unpaired => RowKind::Unpaired,
     });
     let tokenizer = args.model.as_deref().map(Tokenizer::load).transpose()?;
     let checkup = check(&args.files, kind, &ReadOptions::default(), tokenizer.as_ref())?;
@@ -89,6 +95,8 @@ fn as_text(checkup: &Checkup) -> String {
         RowKind::Pairs => "preference pairs",
         RowKind::Completions => "completions",
         RowKind::Prompts => "prompts",
+        RowKind::Lists => "lists of scored answers",
+        RowKind::Unpaired => "single answers, good or bad",
     };
     let count = |number: usize| human::count(number as u64);
     let mut text = String::new();

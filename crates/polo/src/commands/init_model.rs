@@ -11,7 +11,7 @@ use polo_lm::{
     check::{RowKind, check},
     family::{Family, Preset, new_config},
     read::{ReadOptions, read_rows},
-    rows::{CompletionRow, PairRow, PromptRow, Row, Text},
+    rows::{CompletionRow, ListRow, PairRow, PromptRow, Row, Text, UnpairedRow},
     tokens::Tokenizer,
     vocabulary::{NewSpecials, train_bpe},
     weights::{self, Format},
@@ -117,6 +117,8 @@ fn texts(paths: &[PathBuf]) -> Result<Vec<String>> {
         RowKind::Pairs => texts_of::<PairRow>(paths, &options),
         RowKind::Completions => texts_of::<CompletionRow>(paths, &options),
         RowKind::Prompts => texts_of::<PromptRow>(paths, &options),
+        RowKind::Lists => texts_of::<ListRow>(paths, &options),
+        RowKind::Unpaired => texts_of::<UnpairedRow>(paths, &options),
     }
 }
 
