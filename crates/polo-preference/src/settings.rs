@@ -419,7 +419,9 @@ mod tests {
     use polo_run::config::{Layers, commented_default, keys, load};
 
     use super::*;
-    use crate::methods::{dpo::Dpo, ipo::Ipo, sft::Sft, srpo::Srpo};
+    use crate::methods::{
+        dpo::Dpo, ipo::Ipo, rdpo::Rdpo, rpo::Rpo, sft::Sft, simpo::Simpo, srpo::Srpo, tpo::Tpo, vpo::Vpo,
+    };
 
     const GIVEN: [&str; 2] = ["model.path=m", "data.train=a.jsonl"];
 
@@ -453,6 +455,11 @@ mod tests {
         documented::<Ipo>();
         documented::<Srpo>();
         documented::<Sft>();
+        documented::<Rdpo>();
+        documented::<Simpo>();
+        documented::<Rpo>();
+        documented::<Vpo>();
+        documented::<Tpo>();
     }
 
     #[test]

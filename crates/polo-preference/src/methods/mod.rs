@@ -75,4 +75,6 @@ fn encode_as_triples(rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Res
 }
 
 #[cfg(test)]
+mod offline_tests;
+#[cfg(test)]
 mod tests;

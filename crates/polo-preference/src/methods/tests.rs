@@ -15,16 +15,22 @@ use super::{
     METHODS,
     dpo::Dpo,
     ipo::Ipo,
+    rdpo::{self, Rdpo},
+    rpo::{self, Rpo},
     sft::Sft,
+    simpo::Simpo,
     srpo::{A_L, A_W, C_LL, C_LW, C_WL, C_WW, Srpo},
+    tpo::{self, Tpo},
+    vpo::{self, Vpo},
 };
 use crate::{
     objective::{Batch, Example, Gradient, PairObjective, Reduction, Rows, Tree, differentiate},
+    pairwise::NllReduction,
     settings::{TemplateSet, Templates},
 };
 
 /// A batch of these log-ratios (`[slot][example]`) over a reference that gives every answer -10 nats.
-fn of_ratios(ratios: &[Vec<f64>], labels: &[f64]) -> Batch {
+pub(super) fn of_ratios(ratios: &[Vec<f64>], labels: &[f64]) -> Batch {
     let shifted = |slot: &Vec<f64>| slot.iter().map(|ratio| ratio - 10.0).collect();
     Batch {
         policy: ratios.iter().map(shifted).collect(),
@@ -36,31 +42,31 @@ fn of_ratios(ratios: &[Vec<f64>], labels: &[f64]) -> Batch {
 }
 
 /// Random numbers in [-2, 2).
-fn random(n: usize, stream: &str) -> Vec<f64> {
+pub(super) fn random(n: usize, stream: &str) -> Vec<f64> {
     let mut rng = Seeds::new(7).rng(stream, n as u64);
     (0..n).map(|_| 4.0 * unit(&mut rng) - 2.0).collect()
 }
 
-fn random_ratios(slots: usize, examples: usize) -> Vec<Vec<f64>> {
+pub(super) fn random_ratios(slots: usize, examples: usize) -> Vec<Vec<f64>> {
     (0..slots).map(|slot| random(examples, &format!("slot {slot}"))).collect()
 }
 
-fn losses(objective: &dyn PairObjective, ratios: &[Vec<f64>], labels: &[f64]) -> Vec<f64> {
+pub(super) fn losses(objective: &dyn PairObjective, ratios: &[Vec<f64>], labels: &[f64]) -> Vec<f64> {
     differentiate(objective, &of_ratios(ratios, labels)).each
 }
 
-fn close(found: &[f64], expected: &[f64], tolerance: f64) {
+pub(super) fn close(found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (one, other) in found.iter().zip(expected) {
         assert!((one - other).abs() <= tolerance, "{found:?} is not {expected:?}");
     }
 }
 
-fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
+pub(super) fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
     values.iter().map(|value| value * factor).collect()
 }
 
-fn sum(one: &[f64], other: &[f64]) -> Vec<f64> {
+pub(super) fn sum(one: &[f64], other: &[f64]) -> Vec<f64> {
     one.iter().zip(other).map(|(one, other)| one + other).collect()
 }
 
@@ -213,6 +219,10 @@ fn srpo_metrics() {
     }
 }
 
+fn optimistic_vpo() -> Vpo {
+    Vpo { calibration: vpo::Calibration::Gold, attitude: vpo::Attitude::Optimism, ..Vpo::default() }
+}
+
 fn objectives() -> Vec<(&'static str, usize, Box<dyn PairObjective>)> {
     vec![
         ("dpo", 2, Box::new(Dpo::default())),
@@ -223,6 +233,21 @@ fn objectives() -> Vec<(&'static str, usize, Box<dyn PairObjective>)> {
         ("srpo by mean", 6, Box::new(Srpo { reduction: Reduction::Mean, gen_scale: 0.25, ..srpo(0.2, 0.3) })),
         ("srpo without copies", 6, Box::new(Srpo { copy_terms: false, ..srpo(0.2, 0.3) })),
         ("srpo, context-blind", 2, Box::new(Srpo { conditioning: false, ..srpo(0.2, 0.3) })),
+        ("rdpo", 2, Box::new(Rdpo { flip_rate: 0.3, beta: 0.4, ..Rdpo::default() })),
+        ("robust ipo", 2, Box::new(Rdpo { loss: rdpo::Base::Ipo, ..Rdpo::default() })),
+        ("robust hinge", 2, Box::new(Rdpo { loss: rdpo::Base::Hinge, ..Rdpo::default() })),
+        ("simpo", 2, Box::new(Simpo { label_smoothing: 0.1, ..Simpo::default() })),
+        ("rpo", 2, Box::new(Rpo { eta: 0.3, ..Rpo::default() })),
+        ("rpo per token", 2, Box::new(Rpo { reduction: NllReduction::SequenceMean, ..Rpo::default() })),
+        ("rpo with a baseline", 3, Box::new(Rpo { baseline: rpo::Baseline::Gold, ..Rpo::default() })),
+        ("vpo", 2, Box::new(Vpo { calibration: vpo::Calibration::Both, ..Vpo::default() })),
+        ("optimistic vpo", 3, Box::new(optimistic_vpo())),
+        ("tpo", 3, Box::new(Tpo { nll_reduction: NllReduction::Sum, beta: 0.2, ..Tpo::default() })),
+        (
+            "tpo-l",
+            3,
+            Box::new(Tpo { nll_reduction: NllReduction::Sum, form: tpo::Form::TpoL, ..Tpo::default() }),
+        ),
         ("sft", 1, Box::new(Sft::default())),
     ]
 }
