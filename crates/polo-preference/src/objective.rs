@@ -17,7 +17,7 @@ use polo_lm::{
     rows::{CompletionRow, ListRow, PairRow, Place, Text, UnpairedRow},
     tokens::Tokenizer,
 };
-use polo_run::{Problem, Result, metrics::Metrics};
+use polo_run::{Problem, Result, metrics::Metrics, seed::Seeds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -276,8 +276,32 @@ pub trait PairObjective: Send + Sync {
     /// Rows of the wrong kind, and those of [`polo_lm::encode::encode_pairs`].
     fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>>;
 
+    /// The order in which examples are learnt from. `references` are the scores of the reference, `[example][slot]`;
+    /// empty for a method without one, and where only the stages' sizes matter.
+    fn stages(&self, examples: &[Example], _references: &[Vec<f64>], _seeds: &Seeds) -> Stages {
+        Stages::one(examples.len())
+    }
+
     /// The losses of a batch, a pure function of its scores.
     fn loss(&self, scores: &Scores) -> Loss;
+}
+
+/// Parts of the examples that are learnt from one after another; within a part the order is random.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stages {
+    /// Places of the examples of each stage, none of them empty.
+    pub members: Vec<Vec<usize>>,
+    /// Whether each later stage's reference is the model at the end of the stage before.
+    pub new_reference: bool,
+    /// Whether each stage has a fresh optimiser and a learning-rate schedule of its own.
+    pub restart: bool,
+}
+
+impl Stages {
+    /// All examples in one stage.
+    pub fn one(examples: usize) -> Self {
+        Self { members: vec![(0..examples).collect()], new_reference: false, restart: false }
+    }
 }
 
 /// Reads files as rows of the kind that `objective` learns from.
@@ -335,30 +359,39 @@ pub(crate) fn encode_as_lists(
     limits: &Limits,
     select: impl Fn(&ListTokens) -> Option<Vec<usize>>,
 ) -> Result<Encoded<Example>> {
+    encode_each_list(rows, tokenizer, limits, |row| {
+        let Some(places) = select(row) else { return Vec::new() };
+        let of = |numbers: &[f64]| match numbers.is_empty() {
+            true => Vec::new(),
+            false => places.iter().map(|&place| numbers[place]).collect(),
+        };
+        let answers = places.iter().map(|&place| row.answers[place].clone()).collect();
+        vec![Example {
+            trees: vec![Tree { answers, prompt: row.prompt.clone() }],
+            label: 1.0,
+            quality: of(&row.scores),
+            proposal: of(&row.logps),
+            ..Example::default()
+        }]
+    })
+}
+
+/// Lists to as many examples as `make` makes of each, which get its name; a row of which it makes none counts as
+/// dropped.
+pub(crate) fn encode_each_list(
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+    make: impl Fn(&ListTokens) -> Vec<Example>,
+) -> Result<Encoded<Example>> {
     let rows = rows.lists()?;
     let names = Names::of(rows.iter().map(|row| (row.id, &row.place)));
     let Encoded { rows, mut report } = encode_lists(rows, tokenizer, limits)?;
     let mut examples = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(places) = select(&row) else {
-            report.dropped += 1;
-            continue;
-        };
-        let of = |numbers: &[f64]| match numbers.is_empty() {
-            true => Vec::new(),
-            false => places.iter().map(|&place| numbers[place]).collect(),
-        };
-        examples.push(Example {
-            trees: vec![Tree {
-                answers: places.iter().map(|&place| row.answers[place].clone()).collect(),
-                prompt: row.prompt,
-            }],
-            label: 1.0,
-            quality: of(&row.scores),
-            proposal: of(&row.logps),
-            id: names.get(row.id),
-            ..Example::default()
-        });
+        let made = make(&row);
+        report.dropped += usize::from(made.is_empty());
+        examples.extend(made.into_iter().map(|example| Example { id: names.get(row.id), ..example }));
     }
     report.rows = examples.len();
     Ok(Encoded { rows: examples, report })

@@ -363,11 +363,11 @@ pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(Strin
     let data = read(settings, &settings.data.train, &start)?;
     let training = &settings.training;
     let (all, trainable) = start.model.parameters.count();
-    let examples = data.examples.len();
-    let steps = training.total_steps(examples);
+    let stages = settings.method.stages(&data.examples, &[], &Seeds::new(training.seed));
+    let steps: usize = trainer::stage_steps(&stages, training).iter().sum();
     let tokens: usize = data.examples.iter().map(trainer::length).sum();
     let scored: usize = data.examples.iter().flat_map(Example::answer_tokens).sum();
-    let per_example = tokens as f64 / examples as f64;
+    let per_example = tokens as f64 / data.examples.len() as f64;
     let a = &start.model.architecture;
     let (queries, keys) = (a.heads.queries * a.heads.width, a.heads.keys * a.heads.width);
     let kept_per_token = a.layers * (2 * a.width + 2 * queries + 2 * keys + 2 * a.inner) + 4 * a.width;
@@ -384,11 +384,19 @@ pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(Strin
         ("data", data.summary),
         (
             "tokens per example",
-            format!("{per_example:.0} computed, {:.0} scored", scored as f64 / examples as f64),
+            format!("{per_example:.0} computed, {:.0} scored", scored as f64 / data.examples.len() as f64),
         ),
         (
             "steps",
-            format!("{steps}, of {} examples in micro-batches of {}", training.batch, training.micro_batch),
+            format!(
+                "{steps}{}, of {} examples in micro-batches of {}",
+                match stages.members.len() {
+                    1 => String::new(),
+                    stages => format!(" in {stages} stages"),
+                },
+                training.batch,
+                training.micro_batch
+            ),
         ),
         ("tokens per step", human::count((per_example * training.batch as f64) as u64)),
         ("workers", format!("{shares} shares")),

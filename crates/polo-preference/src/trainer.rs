@@ -3,7 +3,7 @@
 //! [`Trainer`] owns everything that a checkpoint must hold and knows nothing of files but its own state;
 //! [`crate::train`] wraps it into a run, the claims and the demo drive it directly.
 
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fs, ops::Range, path::Path};
 
 use polo_lm::{
     model::{Batch as Tokens, LanguageModel},
@@ -23,9 +23,12 @@ use polo_run::{
 };
 
 use crate::{
-    objective::{Batch, Example, PairObjective, differentiate},
+    objective::{Batch, Example, PairObjective, Stages, differentiate},
     settings::Training,
 };
+
+/// In a checkpoint: reference log-probs that a stage began with, for all examples, slot by slot, f64.
+const STAGE_REFERENCES: &str = "references.bin";
 
 /// Scores of the reference, `[example][slot]`, nats; empty for a method without one.
 pub type References = Vec<Vec<f64>>;
@@ -64,7 +67,8 @@ pub struct Trainer<'a> {
     objective: &'a dyn PairObjective,
     training: Training,
     examples: &'a [Example],
-    references: &'a References,
+    references: Cow<'a, References>,
+    stages: Stages,
     moments: Moments,
     /// The guard against non-finite steps.
     pub guard: Guard,
@@ -86,12 +90,14 @@ impl<'a> Trainer<'a> {
         let moments = Moments::new(&model.parameters);
         let guard = Guard::new(training.on_non_finite);
         let shares = share_count(&model, training.shares);
+        let stages = objective.stages(examples, references, &Seeds::new(training.seed).child("stages"));
         Self {
             model,
             objective,
             training,
             examples,
-            references,
+            references: Cow::Borrowed(references),
+            stages,
             moments,
             guard,
             state: Vec::new(),
@@ -107,16 +113,59 @@ impl<'a> Trainer<'a> {
 
     /// Steps that the training takes.
     pub fn total(&self) -> usize {
-        self.training.total_steps(self.examples.len())
+        stage_steps(&self.stages, &self.training).iter().sum()
     }
 
-    /// The examples of step `step`: every epoch is a permutation of its own, a function of the seed and the epoch.
+    /// The stage of step `step`, the step's place in it, and the steps that the stage takes.
+    fn place(&self, step: usize) -> (usize, usize, usize) {
+        let mut place = step;
+        let steps = stage_steps(&self.stages, &self.training);
+        for (stage, &steps) in steps.iter().enumerate() {
+            if place < steps {
+                return (stage, place, steps);
+            }
+            place -= steps;
+        }
+        // Past the end: the last stage goes on.
+        let last = steps.len() - 1;
+        (last, place + steps[last], steps[last])
+    }
+
+    /// The examples of step `step`: every epoch of a stage is a permutation of its own, a function of the seed, the
+    /// stage and the epoch.
     fn members(&self, step: usize) -> Vec<usize> {
-        let per_epoch = self.examples.len().div_ceil(self.training.batch);
+        let (stage, step, _) = self.place(step);
+        let members = &self.stages.members[stage];
+        let per_epoch = members.len().div_ceil(self.training.batch);
         let (epoch, place) = (step / per_epoch, step % per_epoch);
-        let order = Seeds::new(self.training.seed).shuffled(self.examples.len(), "data/order", epoch as u64);
+        let mut seeds = Seeds::new(self.training.seed);
+        if stage > 0 {
+            seeds = seeds.child(&format!("stage {stage}"));
+        }
+        let order = seeds.shuffled(members.len(), "data/order", epoch as u64);
         let first = place * self.training.batch;
-        order[first..(first + self.training.batch).min(order.len())].to_vec()
+        order[first..(first + self.training.batch).min(order.len())].iter().map(|&i| members[i]).collect()
+    }
+
+    /// What changes before the first step of a later stage.
+    fn enter_stage(&mut self) {
+        let (stage, place, _) = self.place(self.done);
+        if stage == 0 || place > 0 {
+            return;
+        }
+        if self.stages.restart {
+            self.moments = Moments::new(&self.model.parameters);
+            self.state.clear();
+        }
+        if self.stages.new_reference && self.objective.uses_reference() {
+            let members = &self.stages.members[stage];
+            let examples: Vec<Example> = members.iter().map(|&i| self.examples[i].clone()).collect();
+            let scores = score(&self.model, &examples, &self.training, |_| {});
+            let references = self.references.to_mut();
+            for (&i, scores) in members.iter().zip(scores) {
+                references[i] = scores;
+            }
+        }
     }
 
     /// Takes the next step. `last_good` is named if the step turns out not to be finite.
@@ -124,6 +173,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// A loss or gradient that is not finite, under a policy of stopping.
     pub fn step(&mut self, last_good: Option<&Path>) -> Result<Step> {
+        self.enter_stage();
         let members = self.members(self.done);
         self.step_on(&members, last_good)
     }
@@ -135,7 +185,10 @@ impl<'a> Trainer<'a> {
     pub fn step_on(&mut self, members: &[usize], last_good: Option<&Path>) -> Result<Step> {
         let Pushed { loss, mut gradients, metrics: means, tokens, state } = self.push_back(members);
         let norm = optimiser::global_norm(&gradients, &self.model.parameters);
-        let rate = self.training.learning_rate_at(self.done, self.total());
+        let rate = match (self.stages.restart, self.place(self.done)) {
+            (true, (_, place, steps)) => self.training.learning_rate_at(place, steps),
+            (false, _) => self.training.learning_rate_at(self.done, self.total()),
+        };
         let number = self.done + 1;
         let mut verdict = Verdict::Go;
         for (name, value) in [("loss", loss), ("grad_norm", norm)] {
@@ -175,7 +228,7 @@ impl<'a> Trainer<'a> {
                 let (scores, tape) = self.model.score(tokens);
                 (scores, Some(tape))
             });
-            let batch = gather(self.objective, self.examples, self.references, &forward, &state);
+            let batch = gather(self.objective, self.examples, &self.references, &forward, &state);
             let gradient = differentiate(self.objective, &batch);
             state.clone_from(&gradient.state);
             loss += gradient.sum() / weight;
@@ -224,7 +277,13 @@ impl<'a> Trainer<'a> {
             moments.insert(format!("{}/second", parameter.name), (shape, host::numbers(second)));
         }
         write_safetensors(&folder.join("weights.safetensors"), &weights, Format::F32)?;
-        write_safetensors(&folder.join("moments.safetensors"), &moments, Format::F32)
+        write_safetensors(&folder.join("moments.safetensors"), &moments, Format::F32)?;
+        if let Cow::Owned(references) = &self.references {
+            let bytes: Vec<u8> = references.iter().flatten().flat_map(|score| score.to_le_bytes()).collect();
+            let path = folder.join(STAGE_REFERENCES);
+            fs::write(&path, bytes).map_err(|error| Problem::io("write", &path, &error))?;
+        }
+        Ok(())
     }
 
     /// Takes up what [`Trainer::save_state`] wrote after `done` steps, of which `applied` reached the optimiser.
@@ -252,6 +311,18 @@ impl<'a> Trainer<'a> {
         }
         self.moments.steps = applied;
         self.done = done;
+        let path = folder.join(STAGE_REFERENCES);
+        if path.exists() {
+            let bytes = fs::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
+            let mut numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+            for score in self.references.to_mut().iter_mut().flatten() {
+                *score = numbers.next().ok_or_else(|| {
+                    Problem::input("the stage's reference log-probs are cut short")
+                        .place(path.display().to_string())
+                        .hint("this checkpoint belongs to other data")
+                })?;
+            }
+        }
         Ok(())
     }
 
@@ -259,6 +330,17 @@ impl<'a> Trainer<'a> {
     pub fn applied(&self) -> u64 {
         self.moments.steps
     }
+}
+
+/// Optimiser steps of each stage; a number of steps that is set is shared out evenly, the last stage taking the rest.
+pub fn stage_steps(stages: &Stages, training: &Training) -> Vec<usize> {
+    let count = stages.members.len();
+    let steps = |(stage, members): (usize, &Vec<usize>)| match training.steps {
+        None => training.total_steps(members.len()),
+        Some(all) if stage + 1 < count => all / count,
+        Some(all) => all - all / count * (count - 1),
+    };
+    stages.members.iter().enumerate().map(steps).collect()
 }
 
 fn share_count(model: &LanguageModel, asked: usize) -> usize {

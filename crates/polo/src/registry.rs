@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polo_preference::{
     claims,
-    methods::{dpo, ipo, rdpo, rpo, sft, simpo, srpo, tpo, vpo},
+    methods::{curry_dpo, dpo, ipo, rdpo, rpo, sft, simpo, srpo, tpo, vpo},
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
 };
@@ -51,6 +51,7 @@ pub const METHODS: &[Method] = &[
     preference::<rpo::Rpo>(&rpo::CARD),
     preference::<vpo::Vpo>(&vpo::CARD),
     preference::<tpo::Tpo>(&tpo::CARD),
+    preference::<curry_dpo::CurryDpo>(&curry_dpo::CARD),
     preference::<sft::Sft>(&sft::CARD),
 ];
 

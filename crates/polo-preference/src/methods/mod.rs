@@ -8,6 +8,7 @@ use polo_run::{Result, card::MethodCard};
 
 use crate::objective::{Example, Rows, best_first, encode_as_lists};
 
+pub mod curry_dpo;
 pub mod dpo;
 pub mod ipo;
 pub mod rdpo;
@@ -19,8 +20,18 @@ pub mod tpo;
 pub mod vpo;
 
 /// The family's cards, the most general method first.
-pub const METHODS: [MethodCard; 9] =
-    [srpo::CARD, dpo::CARD, ipo::CARD, rdpo::CARD, simpo::CARD, rpo::CARD, vpo::CARD, tpo::CARD, sft::CARD];
+pub const METHODS: &[MethodCard] = &[
+    srpo::CARD,
+    dpo::CARD,
+    ipo::CARD,
+    rdpo::CARD,
+    simpo::CARD,
+    rpo::CARD,
+    vpo::CARD,
+    tpo::CARD,
+    curry_dpo::CARD,
+    sft::CARD,
+];
 
 /// Names on the cards.
 const FAMILY: &str = "offline preferences (language models)";
