@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polo_preference::{
     claims,
-    methods::{curry_dpo, dpo, ipo, rdpo, rpo, sft, simpo, srpo, tpo, vpo},
+    methods::{brain, curry_dpo, dpo, ipo, rdpo, rpo, rso, sft, simpo, srpo, tpo, vpo},
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
 };
@@ -52,6 +52,8 @@ pub const METHODS: &[Method] = &[
     preference::<vpo::Vpo>(&vpo::CARD),
     preference::<tpo::Tpo>(&tpo::CARD),
     preference::<curry_dpo::CurryDpo>(&curry_dpo::CARD),
+    preference::<rso::Rso>(&rso::CARD),
+    preference::<brain::Brain>(&brain::CARD),
     preference::<sft::Sft>(&sft::CARD),
 ];
 

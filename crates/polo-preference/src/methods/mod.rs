@@ -8,11 +8,13 @@ use polo_run::{Result, card::MethodCard};
 
 use crate::objective::{Example, Rows, best_first, encode_as_lists};
 
+pub mod brain;
 pub mod curry_dpo;
 pub mod dpo;
 pub mod ipo;
 pub mod rdpo;
 pub mod rpo;
+pub mod rso;
 pub mod sft;
 pub mod simpo;
 pub mod srpo;
@@ -30,6 +32,8 @@ pub const METHODS: &[MethodCard] = &[
     vpo::CARD,
     tpo::CARD,
     curry_dpo::CARD,
+    rso::CARD,
+    brain::CARD,
     sft::CARD,
 ];
 

@@ -363,18 +363,18 @@ fn cards_are_complete() {
 }
 
 /// A tokenizer of words, without BOS.
-fn words() -> Tokenizer {
+pub(super) fn words() -> Tokenizer {
     let home = tempfile::tempdir().unwrap();
     let specials = NewSpecials { bos: None, ..NewSpecials::default() };
     write_symbols(&["GEN", "REV", "x", "good", "bad"], Symbols::Words, &specials, home.path()).unwrap();
     Tokenizer::load(home.path()).unwrap()
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     Place { file: Arc::from(Path::new("pairs.jsonl")), line: 3 }
 }
 
-fn plain(text: &str) -> Text {
+pub(super) fn plain(text: &str) -> Text {
     Text::Plain(text.into())
 }
 
@@ -395,10 +395,10 @@ fn symbols() -> Templates {
 }
 
 /// A tree as text: prompt, answers.
-type Shown = (String, Vec<String>);
+pub(super) type Shown = (String, Vec<String>);
 
 /// The examples of `rows`, and their trees as text.
-fn encoded(objective: &dyn PairObjective, rows: &Rows) -> Vec<(Example, Vec<Shown>)> {
+pub(super) fn encoded(objective: &dyn PairObjective, rows: &Rows) -> Vec<(Example, Vec<Shown>)> {
     let tokenizer = words();
     let text = |ids: &[u32]| tokenizer.decode(ids, true);
     let shown = |tree: &Tree| (text(&tree.prompt), tree.answers.iter().map(|ids| text(ids)).collect());
