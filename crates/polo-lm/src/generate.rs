@@ -145,7 +145,7 @@ impl Sampling<'_> {
     }
 
     /// Whether an answer ends with its last token.
-    fn ends(&self, tokens: &[u32]) -> bool {
+    pub(crate) fn ends(&self, tokens: &[u32]) -> bool {
         if tokens.last().is_some_and(|last| self.stop.contains(last)) {
             return true;
         }
@@ -192,10 +192,10 @@ const WAVE: usize = 64;
 const WAVE_TOKENS: usize = 8192;
 
 /// A prompt and its number, which decides from which streams its samples draw.
-type Numbered<'a> = (usize, &'a [u32]);
+pub(crate) type Numbered<'a> = (usize, &'a [u32]);
 
 /// Cuts prompts into waves, of one prompt at least.
-fn waves<'a, 'b>(prompts: &'a [Numbered<'b>], samples: usize) -> Vec<&'a [Numbered<'b>]> {
+pub(crate) fn waves<'a, 'b>(prompts: &'a [Numbered<'b>], samples: usize) -> Vec<&'a [Numbered<'b>]> {
     let mut waves = Vec::new();
     let mut rest = prompts;
     while !rest.is_empty() {
@@ -274,7 +274,7 @@ pub fn stream(
     Wave { model, sampling, samples, padded }.run(&prompts, seeds, on_token)
 }
 
-fn check(model: &LanguageModel, prompts: &[Numbered], sampling: &Sampling) -> Result<()> {
+pub(crate) fn check(model: &LanguageModel, prompts: &[Numbered], sampling: &Sampling) -> Result<()> {
     sampling.check()?;
     let (context, vocabulary) = (model.architecture.context, model.architecture.vocabulary);
     for (number, prompt) in prompts {
@@ -298,14 +298,20 @@ fn check(model: &LanguageModel, prompts: &[Numbered], sampling: &Sampling) -> Re
     Ok(())
 }
 
+pub(crate) fn diverged() -> Problem {
+    Problem::new(Kind::Diverged, "the model's logits are not numbers")
+        .hint("its weights have diverged; go back to an earlier checkpoint")
+}
+
 /// Sequences that grow together.
 #[derive(Clone, Copy)]
-struct Wave<'a> {
-    model: &'a LanguageModel,
-    sampling: &'a Sampling<'a>,
-    samples: usize,
+pub(crate) struct Wave<'a> {
+    pub(crate) model: &'a LanguageModel,
+    pub(crate) sampling: &'a Sampling<'a>,
+    /// Rows of the cache for each prompt.
+    pub(crate) samples: usize,
     /// Which form of cache; see [`Cache::new`].
-    padded: bool,
+    pub(crate) padded: bool,
 }
 
 /// A sequence that still grows.
@@ -353,8 +359,7 @@ impl Wave<'_> {
                 let token = self.sampling.draw(logps, &mut sequence.rng);
                 let logp = logps[token as usize];
                 if !logp.is_finite() {
-                    return Err(Problem::new(Kind::Diverged, "the model's logits are not numbers")
-                        .hint("its weights have diverged; go back to an earlier checkpoint"));
+                    return Err(diverged());
                 }
                 let answer = &mut answers[sequence.index];
                 answer.tokens.push(token);
@@ -373,7 +378,7 @@ impl Wave<'_> {
                 return Ok(answers);
             }
             if kept.len() < growing.len() {
-                cache.keep(&kept);
+                cache.select(&kept);
                 let mut numbers = 0..growing.len();
                 growing.retain(|_| numbers.next().is_some_and(|n| kept.binary_search(&n).is_ok()));
             }
@@ -388,7 +393,7 @@ impl Wave<'_> {
     }
 
     /// Runs the prompts: last hidden states of their last tokens, `[prompts, width]`, and the cache.
-    fn begin(&self, prompts: &[Numbered]) -> (Tensor<2>, Cache) {
+    pub(crate) fn begin(&self, prompts: &[Numbered]) -> (Tensor<2>, Cache) {
         let model = self.model;
         let (mut tokens, mut positions) = (Vec::new(), Vec::new());
         let (mut segments, mut ends) = (Vec::new(), Vec::new());
@@ -414,7 +419,7 @@ impl Wave<'_> {
     }
 
     /// Feeds one token to each sequence; its last hidden states, `[sequences, width]`.
-    fn step(&self, cache: &mut Cache, tokens: &[u32], positions: &[u32]) -> Tensor<2> {
+    pub(crate) fn step(&self, cache: &mut Cache, tokens: &[u32], positions: &[u32]) -> Tensor<2> {
         let model = self.model;
         let rotation = model.rotation(positions);
         let mut x = model.embed(tokens, positions);
@@ -426,7 +431,7 @@ impl Wave<'_> {
         x
     }
 
-    fn distributions(&self, last: &Tensor<2>) -> Vec<f32> {
+    pub(crate) fn distributions(&self, last: &Tensor<2>) -> Vec<f32> {
         let model = self.model;
         let normed = model.architecture.norm.forward(&model.parameters, model.final_norm, last);
         logprob::distributions(&normed, model.parameters.get(model.head))

@@ -1,6 +1,7 @@
 //! The world of language models: checkpoints, tokens, chat templates, data, generation, judges, tasks.
 //! Floor 2: imports `polo-nn` and `polo-run`. Methods live above, in the families' crates.
 
+pub mod beam;
 pub mod chat;
 pub mod check;
 pub mod encode;

@@ -24,7 +24,7 @@ enum Rows {
 }
 
 /// One sequence on the CPU; a stretch for each layer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lists {
     prompt: Arc<Vec<Stretch>>,
     own: Vec<Stretch>,
@@ -79,14 +79,12 @@ impl Cache {
         }
     }
 
-    /// Keeps the rows of these numbers, which ascend, and forgets all others.
-    pub fn keep(&mut self, rows: &[usize]) {
+    /// Makes row n what row `rows[n]` was; rows may change places, be given several times (a sequence that branches) or
+    /// not at all (one that is given up).
+    pub fn select(&mut self, rows: &[usize]) {
         match &mut self.rows {
-            Rows::Lists(lists) => {
-                let mut numbers = 0..lists.len();
-                lists.retain(|_| numbers.next().is_some_and(|row| rows.binary_search(&row).is_ok()));
-            }
-            Rows::Padded(padded) => padded.keep(rows),
+            Rows::Lists(lists) => select_lists(lists, rows),
+            Rows::Padded(padded) => padded.select(rows),
         }
     }
 }
@@ -125,6 +123,17 @@ fn lists(layers: &[(Tensor<2>, Tensor<2>)], lengths: &[usize], samples: usize, h
         (0..samples).map(|_| Lists { prompt: Arc::clone(&prompt), own: own.clone() }).collect::<Vec<_>>()
     };
     prompts.into_iter().flat_map(rows).collect()
+}
+
+/// Moves rows to their new places; only those that are given several times are copied.
+fn select_lists(lists: &mut Vec<Lists>, rows: &[usize]) {
+    let mut uses = vec![0; lists.len()];
+    rows.iter().for_each(|&row| uses[row] += 1);
+    let mut old: Vec<Option<Lists>> = std::mem::take(lists).into_iter().map(Some).collect();
+    lists.extend(rows.iter().filter_map(|&row| {
+        uses[row] -= 1;
+        if uses[row] == 0 { old[row].take() } else { old[row].clone() }
+    }));
 }
 
 fn attend_lists(
@@ -236,7 +245,7 @@ impl Padded {
         self.mask = Tensor::from_data(TensorData::new(mask, [rows, 1, 1, grown]), device);
     }
 
-    fn keep(&mut self, rows: &[usize]) {
+    fn select(&mut self, rows: &[usize]) {
         self.unused = rows.iter().map(|&row| self.unused[row]).collect();
         for cache in self.layers.iter_mut().flatten() {
             *cache = cache.clone().select(0, ops::indices(rows.iter().copied(), &cache.device()));
@@ -268,28 +277,35 @@ mod tests {
             let place = |x: &Tensor<2>| if padded { on_other_device(x) } else { x.clone() };
             let placed = layers.each_ref().map(|(k, v)| (place(k), place(v)));
             let mut cache = Cache::new(&placed, &lengths, 2, heads, padded);
-            let mut rows: Vec<usize> = (0..6).collect();
+            let mut prompt_of: Vec<usize> = (0..6).map(|row| row / 2).collect();
             let mut news: Vec<[Vec<f32>; 2]> = vec![Default::default(); 6];
             for step in 0..steps {
-                if step == 30 {
-                    cache.keep(&[1, 2, 4]);
-                    rows = vec![1, 2, 4];
+                // Rows are given up; later they change places, and one branches.
+                let selected: &[usize] = match step {
+                    30 => &[1, 2, 4],
+                    50 => &[2, 0, 2],
+                    _ => &[],
+                };
+                if !selected.is_empty() {
+                    cache.select(selected);
+                    prompt_of = selected.iter().map(|&row| prompt_of[row]).collect();
+                    news = selected.iter().map(|&row| news[row].clone()).collect();
                 }
-                let tensor = |columns, seed: u64| noise(rows.len(), columns, 100 + 3 * step + seed);
+                let tensor = |columns, seed: u64| noise(prompt_of.len(), columns, 100 + 3 * step + seed);
                 let (q, k, v) = (tensor(30, 0), tensor(10, 1), tensor(10, 2));
                 let (pq, pk, pv) = (place(&q), place(&k), place(&v));
                 let outs = [cache.attend(0, &pq, &pk, &pv), cache.attend(1, &pq, &pv, &pk)];
-                for (n, &row) in rows.iter().enumerate() {
-                    for (all, new) in news[row].iter_mut().zip([&k, &v]) {
+                for (n, &prompt) in prompt_of.iter().enumerate() {
+                    for (all, new) in news[n].iter_mut().zip([&k, &v]) {
                         all.extend(host::numbers(&new.clone().narrow(0, n, 1)));
                     }
-                    let (start, length) = [(0, 40), (40, 1), (41, 7)][row / 2];
-                    let tokens = length + news[row][0].len() / 10;
+                    let (start, length) = [(0, 40), (40, 1), (41, 7)][prompt];
+                    let tokens = length + news[n][0].len() / 10;
                     let whole = |prompt: &Tensor<2>, new: &[f32]| {
                         let new = host::tensor(new.to_vec(), [new.len() / 10, 10], &Device::flex());
                         Tensor::cat(vec![prompt.clone().narrow(0, start, length), new], 0)
                     };
-                    let (k, v) = (whole(&prompts[0], &news[row][0]), whole(&prompts[1], &news[row][1]));
+                    let (k, v) = (whole(&prompts[0], &news[n][0]), whole(&prompts[1], &news[n][1]));
                     let segment = Segment { start: 0, length: tokens, parent: None };
                     let attention = Attention::new(vec![segment], heads, &Device::flex());
                     let q = q.clone().narrow(0, n, 1).repeat_dim(0, tokens);
@@ -300,7 +316,7 @@ mod tests {
                         for (a, b) in found.iter().zip(&expected) {
                             assert!(
                                 (a - b).abs() < 2e-5 * rounding(),
-                                "padded {padded}, step {step}, row {row}: {a}, {b}"
+                                "padded {padded}, step {step}, row {n}: {a}, {b}"
                             );
                         }
                     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use polo_lm::{
+    beam::{self, Beams},
     encode::encode_prompt,
     generate::{Sampling, StopTexts, generate, stream},
     model::LanguageModel,
@@ -57,7 +58,8 @@ pub(super) struct Drawing {
 /// Answer prompts.
 ///
 /// A single prompt is answered as text, as it is drawn. Files of prompts, --samples and --revisions give JSON lines:
-/// `prompt`, `completion` and, with revisions, `revisions`, all answers from the first to the last.
+/// `prompt`, `completion` and, with revisions, `revisions`, all answers from the first to the last. With --beams, answers
+/// are the most probable ones that a beam search finds, nothing is drawn, and lines have a `score`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// One prompt.
@@ -78,6 +80,18 @@ pub struct Args {
     /// Prompts of answering and revising: instructions, dialogues, summaries or symbols [default: by the first prompt].
     #[arg(long, value_name = "NAME", requires = "revisions")]
     templates: Option<String>,
+    /// Search for the most probable answer with N hypotheses side by side, instead of drawing; --samples then takes the
+    /// best N answers, at most as many as beams.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..),
+        conflicts_with_all = ["revisions", "temperature", "top_k", "top_p", "seed"],
+    )]
+    beams: Option<u16>,
+    /// Rank answers by log-probability over length to the power A: 0 takes sums, 1 means, more favours long answers.
+    #[arg(long, value_name = "A", requires = "beams", default_value_t = 0.0, allow_negative_numbers = true, value_parser = finite)]
+    length_penalty: f64,
     #[command(flatten)]
     drawing: Drawing,
 }
@@ -176,6 +190,11 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             .map(|PromptRow { prompt, .. }| prompt)
             .collect(),
     };
+    if let Some(width) = args.beams {
+        let beams =
+            Beams { width: width.into(), length_penalty: args.length_penalty, answers: args.samples.into() };
+        return search(args, &speaker, &beams, &prompts, output);
+    }
     if let ([prompt], Some(_), 1, 0) = (&prompts[..], &args.prompt, args.samples, args.revisions) {
         return speaker.speak(prompt, 0, output).map(|_| ());
     }
@@ -220,6 +239,34 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     Ok(())
 }
 
+/// Answers prompts by beam search.
+fn search(
+    args: &Args,
+    speaker: &Speaker,
+    beams: &Beams,
+    prompts: &[Text],
+    output: &mut Output<'_>,
+) -> Result<(), End> {
+    let sampling = speaker.sampling();
+    for prompts in prompts.chunks(GROUP) {
+        let ids: Vec<_> =
+            prompts.iter().map(|prompt| encode_prompt(prompt, &speaker.tokenizer)).collect::<Result<_>>()?;
+        let found = beam::search(&speaker.model, &ids, beams, &sampling, shares::default_count())?;
+        for (prompt, found) in prompts.iter().zip(found) {
+            for one in found {
+                let text = one.completion.text(&speaker.tokenizer, &sampling);
+                let line = match (&args.prompt, args.samples) {
+                    (Some(_), 1) => text,
+                    _ => json!({"prompt": prompt, "completion": text, "score": one.score}).to_string(),
+                };
+                output.write(&format!("{line}\n"))?;
+            }
+        }
+        output.finish()?;
+    }
+    Ok(())
+}
+
 /// Talks until the person has nothing more to say.
 ///
 /// # Errors
@@ -254,6 +301,13 @@ fn not_negative(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
+fn finite(text: &str) -> std::result::Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite())
+        .ok_or_else(|| "a finite number is needed".into())
+}
+
 fn share(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
         Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
@@ -277,6 +331,9 @@ mod tests {
         }
         for (text, expected) in [("1", Some(1.0)), ("0", None), ("1.1", None), ("nan", None)] {
             check(share, text, expected);
+        }
+        for (text, expected) in [("-0.5", Some(-0.5)), ("inf", None), ("x", None)] {
+            check(finite, text, expected);
         }
     }
 }
