@@ -178,7 +178,7 @@ def run(args):
                 model_init_kwargs={"attn_implementation": args.attention},
                 torch_compile=args.compile,
                 bf16=False,
-                tf32=False if args.device == "cuda" else None,
+                tf32=args.tf32 if args.device == "cuda" else None,
                 use_cpu=args.device == "cpu",
                 gradient_checkpointing=False,
                 dataloader_num_workers=0,
@@ -232,6 +232,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precompute-ref", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--tf32", action="store_true", help="f32 products on tensor cores")
     parser.add_argument(
         "--order", choices=["sequential", "random", "group_by_length"], default="sequential"
     )

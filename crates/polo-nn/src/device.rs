@@ -30,11 +30,19 @@ pub fn parse(name: &str) -> Result<Device> {
         "cuda" => open("cuda", DeviceType::Cuda, index),
         #[cfg(feature = "vulkan")]
         "vulkan" => open("vulkan", DeviceType::Vulkan, index),
-        "cuda" | "vulkan" => Err(Problem::usage(format!("this program was built without `{kind}`"))
-            .hint(format!("build it with: cargo build --release --features {kind}"))),
+        #[cfg(not(feature = "cuda"))]
+        "cuda" => Err(built_without(kind)),
+        #[cfg(not(feature = "vulkan"))]
+        "vulkan" => Err(built_without(kind)),
         _ => Err(Problem::usage(format!("unknown device `{name}`"))
             .hint("choose cpu, cuda, cuda:N, vulkan or vulkan:N")),
     }
+}
+
+#[cfg(not(all(feature = "cuda", feature = "vulkan")))]
+fn built_without(kind: &str) -> Problem {
+    Problem::usage(format!("this program was built without `{kind}`"))
+        .hint(format!("build it with: cargo build --release --features {kind}"))
 }
 
 /// Opens the GPU with this number among those of its kind by making it compute something.
@@ -59,7 +67,7 @@ fn open(name: &str, kind: DeviceType, index: usize) -> Result<Device> {
         }));
     };
     let ones = caught(|| Tensor::<1>::ones([3], &device).try_into_data()).map_err(broken)?;
-    match ones.map(|data| data.to_vec::<f32>()) {
+    match ones.map(|data| data.try_to_vec::<f32>()) {
         Ok(Ok(ones)) if ones == [1.0; 3] => Ok(device),
         Ok(numbers) => Err(broken(format!("it takes [1, 1, 1] for {numbers:?}"))),
         Err(error) => Err(broken(error.to_string())),

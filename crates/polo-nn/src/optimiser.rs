@@ -61,7 +61,8 @@ pub fn global_norm(gradients: &Gradients, parameters: &Parameters) -> f64 {
                     .iter()
                     .sum::<f64>();
             }
-            None => elsewhere.push(gradient.clone().square().sum()),
+            // Dimension by dimension, since a GPU adds up a whole tensor in an order that changes from run to run.
+            None => elsewhere.push(gradient.clone().square().sum_dim(0).sum_dim(1)),
         }
     }
     if !elsewhere.is_empty() {
