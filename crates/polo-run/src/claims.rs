@@ -168,9 +168,9 @@ impl ClaimResult {
     pub fn to_text(&self) -> String {
         let mut text = format!("Claim of {}: {}\n\n{}\n", self.slug, self.claim, self.setup.trim());
         if !self.table.rows.is_empty() {
-            text += &format!("\n{}", aligned(&self.table.headers, &self.table.rows));
+            text += &format!("\n{}", human::table(&self.table.headers, &self.table.rows));
         }
-        text += &format!("\n{}", aligned(&EFFECT_HEADERS.map(String::from), &self.effect_rows()));
+        text += &format!("\n{}", human::table(&EFFECT_HEADERS.map(String::from), &self.effect_rows()));
         if !self.remarks.is_empty() {
             text += &format!("\n{}\n", self.remarks.trim());
         }
@@ -250,21 +250,6 @@ fn markdown_table(headers: &[String], rows: &[Vec<String>]) -> String {
     };
     let rule = format!("|{}\n", "---|".repeat(headers.len()));
     line(headers) + &rule + &rows.iter().map(|row| line(row)).collect::<String>()
-}
-
-/// Columns lined up with two spaces between them.
-fn aligned(headers: &[String], rows: &[Vec<String>]) -> String {
-    let lines = || std::iter::once(headers).chain(rows.iter().map(Vec::as_slice));
-    let width = |column: usize| {
-        lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..headers.len()).map(width).collect();
-    let render = |line: &[String]| {
-        let cells: String =
-            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
-        format!("  {}\n", cells.trim_end())
-    };
-    lines().map(render).collect()
 }
 
 #[cfg(test)]

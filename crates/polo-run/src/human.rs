@@ -71,6 +71,21 @@ pub fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A table whose columns are lined up, two spaces between them.
+pub fn table(headers: &[String], rows: &[Vec<String>]) -> String {
+    let lines = || std::iter::once(headers).chain(rows.iter().map(Vec::as_slice));
+    let width = |column: usize| {
+        lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headers.len()).map(width).collect();
+    let render = |line: &[String]| {
+        let cells: String =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
+        format!("  {}\n", cells.trim_end())
+    };
+    lines().map(render).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

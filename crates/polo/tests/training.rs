@@ -221,3 +221,62 @@ fn adapters_train_and_models_are_measured() {
     assert!(tuned["DPO loss at beta 0.1"]["mean"].as_f64().unwrap() < 0.6, "{tuned}");
     assert_eq!(tuned["win rate"]["n"], 24);
 }
+
+#[test]
+fn methods_are_compared_under_one_budget() {
+    let workplace = workplace();
+    let folder = workplace.path();
+    let compare = [
+        "compare",
+        "dpo",
+        "simpo:method.beta=10",
+        "--model",
+        "model",
+        "--data",
+        "pairs.jsonl",
+        "--val",
+        "pairs.jsonl",
+        "--seeds",
+        "2",
+        "--set",
+        "training.batch=8",
+        "--set",
+        "training.learning_rate=1e-3",
+        "--set",
+        "training.epochs=16",
+        "--judge",
+        "shorter",
+        "--max-tokens",
+        "8",
+    ];
+    let table = done(polo(folder, &compare).output().unwrap());
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    assert!(rows[0].contains("accuracy, %") && rows[0].contains("KL, nats"), "{table}");
+    assert!(rows[2].trim_start().starts_with("simpo:method.beta=10"), "{table}");
+    let record = fs::read_to_string(folder.join("runs/compare/comparison.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    for method in record["methods"].as_array().unwrap() {
+        let measured = method["measured"].as_array().unwrap();
+        assert_eq!(measured.len(), 9);
+        for column in measured {
+            assert!(column["mean"].is_number() && column["seeds"].as_array().unwrap().len() == 2, "{column}");
+        }
+        // Trained on these very pairs, each method tells most of them apart.
+        assert!(measured[0]["mean"].as_f64().unwrap() > 0.8, "{method}");
+    }
+    let page = fs::read_to_string(folder.join("runs/compare/report.html")).unwrap();
+    assert!(page.contains("simpo:method.beta=10") && page.contains("<svg"));
+    // What is done is not done again, and says the same.
+    let stamp = || fs::metadata(folder.join("runs/compare/dpo-seed-0/final/model.safetensors")).unwrap();
+    let before = stamp().modified().unwrap();
+    assert_eq!(done(polo(folder, &compare).output().unwrap()), table);
+    assert_eq!(stamp().modified().unwrap(), before);
+    let refused =
+        polo(folder, &["compare", "dop", "--model", "model", "--data", "pairs.jsonl", "--val", "x"])
+            .output()
+            .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.contains("dpo"), "{refused}");
+}

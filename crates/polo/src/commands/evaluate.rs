@@ -118,7 +118,7 @@ fn on_pairs(args: &Args, speaker: &Speaker) -> Tried<Vec<(&'static str, Estimate
     Ok(found)
 }
 
-fn judge_named(name: &str) -> Tried<Box<dyn Judge>> {
+pub(super) fn judge_named(name: &str) -> Tried<Box<dyn Judge>> {
     Ok(match name {
         "exact" => Box::new(Rule::Exact),
         "contains" => Box::new(Rule::Contains),
