@@ -15,7 +15,7 @@ use polo_run::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{Message, PairRow, Place, Text};
+use crate::rows::{PairRow, Place, Text};
 use model::{ModelJudge, ModelJudgeSettings};
 
 /// Two answers to one prompt.
@@ -60,19 +60,24 @@ pub enum Rule {
 }
 
 impl Rule {
-    fn score(self, item: &Comparison, answer: &str) -> Result<i64> {
-        let right = || {
-            item.answer.as_deref().map(str::trim).filter(|right| !right.is_empty()).ok_or_else(|| {
-                Problem::input(format!("the judge needs a right answer, and prompt {} has none", item.id))
-                    .hint("give each row an `answer`, or choose another judge")
-            })
-        };
-        let length = answer.chars().count() as i64;
-        Ok(match self {
-            Rule::Exact => i64::from(answer.trim() == right()?),
-            Rule::Contains => i64::from(answer.contains(right()?)),
-            Rule::Shorter => -length,
-            Rule::Longer => length,
+    /// The reward of a single answer: 1 for one that is right or holds the right one, else 0; or characters. None
+    /// where the rule needs a right answer and there is none.
+    pub fn reward(self, answer: &str, right: Option<&str>) -> Option<f64> {
+        let right = right.map(str::trim).filter(|right| !right.is_empty());
+        let length = answer.chars().count() as f64;
+        let truth = |truth| f64::from(u8::from(truth));
+        match self {
+            Rule::Exact => right.map(|right| truth(answer.trim() == right)),
+            Rule::Contains => right.map(|right| truth(answer.contains(right))),
+            Rule::Shorter => Some(-length),
+            Rule::Longer => Some(length),
+        }
+    }
+
+    fn score(self, item: &Comparison, answer: &str) -> Result<f64> {
+        self.reward(answer, item.answer.as_deref()).ok_or_else(|| {
+            Problem::input(format!("the judge needs a right answer, and prompt {} has none", item.id))
+                .hint("give each row an `answer`, or choose another judge")
         })
     }
 }
@@ -89,7 +94,7 @@ impl Judge for Rule {
 
     fn compare(&self, items: &[Comparison]) -> Result<Vec<Option<f64>>> {
         let judge = |item: &Comparison| {
-            let order = self.score(item, &item.a)?.cmp(&self.score(item, &item.b)?);
+            let order = self.score(item, &item.a)?.total_cmp(&self.score(item, &item.b)?);
             Ok(Some(0.5 + 0.5 * f64::from(order as i8)))
         };
         items.iter().map(judge).collect()
@@ -176,21 +181,14 @@ pub fn collect_pairs(
         let id = rows.len() as u64;
         rows.push(PairRow {
             prompt: item.prompt.clone(),
-            chosen: in_form_of(&item.prompt, chosen),
-            rejected: in_form_of(&item.prompt, rejected),
+            chosen: item.prompt.answered(chosen),
+            rejected: item.prompt.answered(rejected),
             label,
             place: Place { file: file.clone(), line: rows.len() + 1 },
             id,
         });
     }
     Ok(rows)
-}
-
-fn in_form_of(prompt: &Text, answer: &str) -> Text {
-    match prompt {
-        Text::Plain(_) => Text::Plain(answer.to_owned()),
-        Text::Conversation(_) => Text::Conversation(vec![Message::new("assistant", answer)]),
-    }
 }
 
 #[cfg(test)]

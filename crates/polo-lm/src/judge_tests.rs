@@ -1,4 +1,5 @@
 use super::*;
+use crate::rows::Message;
 
 fn item(a: &str, b: &str, answer: Option<&str>) -> Comparison {
     Comparison {

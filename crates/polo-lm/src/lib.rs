@@ -12,6 +12,7 @@ pub mod model;
 pub mod read;
 pub mod revise;
 pub mod rows;
+pub mod sampled;
 pub mod tasks;
 pub mod templates;
 pub mod tokens;

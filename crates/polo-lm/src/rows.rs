@@ -46,6 +46,24 @@ impl Text {
         }
     }
 
+    /// What is said: the string, or all turns' contents one after the other.
+    pub fn words(&self) -> String {
+        match self {
+            Text::Plain(text) => text.clone(),
+            Text::Conversation(turns) => {
+                turns.iter().map(|turn| turn.content.as_str()).collect::<Vec<_>>().join("\n\n")
+            }
+        }
+    }
+
+    /// An answer to this prompt, in its form.
+    pub fn answered(&self, words: impl Into<String>) -> Self {
+        match self {
+            Text::Plain(_) => Text::Plain(words.into()),
+            Text::Conversation(_) => answer_turn(words.into()),
+        }
+    }
+
     /// Whether nothing but white space stands in it.
     pub fn is_blank(&self) -> bool {
         match self {
@@ -122,7 +140,7 @@ pub struct ListRow {
     /// At least two answers, at least two of them different, in the order of the file; of the same form as the prompt.
     pub completions: Vec<Text>,
     /// Quality of each answer, higher is better; finite. Where the file names parts instead of scores: gold 2,
-    /// chosen 1, rejected 0.
+    /// chosen 1, rejected 0; for a pair, `score_chosen` and `score_rejected` where the file has them.
     pub scores: Vec<f64>,
     /// Log-prob of each answer under the policy that drew it, nats, summed over tokens; empty where the file has none.
     pub logps: Vec<f64>,
@@ -311,15 +329,7 @@ impl Row for PromptRow {
                 "prompts are read from `prompt`, `question` or `messages`",
             ));
         };
-        let answer = match ["answer", "solution"].into_iter().find(|name| has(name)) {
-            None => None,
-            Some(name) => match &fields[name] {
-                Value::String(answer) => Some(answer.clone()),
-                number @ (Value::Number(_) | Value::Bool(_)) => Some(number.to_string()),
-                other => return Err(wrong_type(name, other, "a string or a number")),
-            },
-        };
-        Ok(vec![Self { prompt, answer, place: record.place.clone(), id }])
+        Ok(vec![Self { prompt, answer: right_answer(fields)?, place: record.place.clone(), id }])
     }
 
     fn texts(&self) -> Vec<(&'static str, &Text)> {
@@ -332,14 +342,32 @@ impl Row for PromptRow {
 }
 
 impl Row for ListRow {
-    const FIELDS: &'static [&'static str] =
-        &["prompt", "completions", "scores", "logps", "gold", "reference", "chosen", "rejected"];
+    const FIELDS: &'static [&'static str] = &[
+        "prompt",
+        "completions",
+        "scores",
+        "logps",
+        "gold",
+        "reference",
+        "chosen",
+        "rejected",
+        "score_chosen",
+        "score_rejected",
+    ];
 
     fn from_record(record: &Record, id: u64) -> Result<Vec<Self>, Fault> {
         let fields = &record.fields;
         let mut logps = Vec::new();
         let (prompt, completions, scores) = if present(fields, "completions") {
             let (prompt, completions) = listed(fields)?;
+            if completions.iter().all(|completion| *completion == completions[0]) {
+                return Err(Fault::new(
+                    "completions",
+                    "fewer than two different completions",
+                    "a list compares at least two answers; remove the row, or pass over such rows with on_bad_row = \
+                     \"skip\"",
+                ));
+            }
             let scores = numbers(fields, "scores", completions.len())?;
             if present(fields, "logps") {
                 logps = numbers(fields, "logps", completions.len())?;
@@ -348,7 +376,7 @@ impl Row for ListRow {
         } else if present(fields, "chosen") && present(fields, "rejected") {
             let (prompt, chosen, rejected) = pair(fields)?;
             match ["gold", "reference"].into_iter().find(|name| present(fields, name)) {
-                None => (prompt, vec![chosen, rejected], vec![1.0, 0.0]),
+                None => (prompt, vec![chosen, rejected], pair_scores(fields)?),
                 Some(name) => {
                     let (_, gold) = match_forms(prompt.clone(), text(fields, name)?);
                     if gold.is_blank() {
@@ -385,11 +413,25 @@ impl Row for ListRow {
     }
 }
 
-/// The prompt and `completions` of a row, all of one form.
-fn listed(fields: &Map<String, Value>) -> Result<(Text, Vec<Text>), Fault> {
+/// The right answer of a row, if it has one.
+pub(crate) fn right_answer(fields: &Map<String, Value>) -> Result<Option<String>, Fault> {
+    match ["answer", "solution"].into_iter().find(|name| present(fields, name)) {
+        None => Ok(None),
+        Some(name) => match &fields[name] {
+            Value::String(answer) => Ok(Some(answer.clone())),
+            number @ (Value::Number(_) | Value::Bool(_)) => Ok(Some(number.to_string())),
+            other => Err(wrong_type(name, other, "a string or a number")),
+        },
+    }
+}
+
+/// The prompt and the `completions` of a row, at least one, all of one form.
+pub(crate) fn listed(fields: &Map<String, Value>) -> Result<(Text, Vec<Text>), Fault> {
     let prompt = text(fields, "prompt")?;
-    let Some(Value::Array(items)) = fields.get("completions") else {
-        return Err(wrong_type("completions", &fields["completions"], "a list of answers"));
+    let items = match fields.get("completions") {
+        Some(Value::Array(items)) if !items.is_empty() => items,
+        None => return Err(missing(fields, "completions", "a list of answers to the prompt")),
+        Some(other) => return Err(wrong_type("completions", other, "a list of answers")),
     };
     let mut completions: Vec<Text> = Vec::new();
     for (number, item) in (1..).zip(items) {
@@ -397,13 +439,6 @@ fn listed(fields: &Map<String, Value>) -> Result<(Text, Vec<Text>), Fault> {
         let completion = text(&alone, "completions")
             .map_err(|fault| Fault { message: format!("completion {number}: {}", fault.message), ..fault })?;
         completions.push(match_forms(prompt.clone(), completion).1);
-    }
-    if completions.iter().all(|completion| Some(completion) == completions.first()) {
-        return Err(Fault::new(
-            "completions",
-            "fewer than two different completions",
-            "a list compares at least two answers; remove the row, or pass over such rows with on_bad_row = \"skip\"",
-        ));
     }
     let plain = |completion: &Text| matches!(completion, Text::Plain(_));
     let first = plain(&completions[0]);
@@ -443,6 +478,37 @@ fn numbers(fields: &Map<String, Value>, name: &'static str, completions: usize) 
         })
     };
     items.iter().enumerate().map(number).collect()
+}
+
+/// The scores of a pair: `score_chosen` and `score_rejected`, or 1 and 0 where the row has neither.
+fn pair_scores(fields: &Map<String, Value>) -> Result<Vec<f64>, Fault> {
+    let names = ["score_chosen", "score_rejected"];
+    if !names.iter().any(|name| present(fields, name)) {
+        return Ok(vec![1.0, 0.0]);
+    }
+    let mut scores = Vec::with_capacity(2);
+    for name in names {
+        let score = match fields.get(name) {
+            None | Some(Value::Null) => {
+                return Err(missing(fields, name, "a pair with one score needs the other, too"));
+            }
+            Some(Value::Number(number)) => number.as_f64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(other) => return Err(wrong_type(name, other, "a number")),
+        };
+        let Some(score) = score.filter(|score: &f64| score.is_finite()) else {
+            return Err(Fault::new(name, format!("`{name}` is {}", fields[name]), "give a finite number"));
+        };
+        scores.push(score);
+    }
+    if scores[0] < scores[1] {
+        return Err(Fault::new(
+            "score_rejected",
+            format!("the rejected answer has the higher score, {} against {}", scores[1], scores[0]),
+            "swap the two answers or their scores, or pass over such rows with on_bad_row = \"skip\"",
+        ));
+    }
+    Ok(scores)
 }
 
 impl Row for UnpairedRow {

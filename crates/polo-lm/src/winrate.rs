@@ -67,15 +67,9 @@ impl Row for AnswerRow {
             Some(_) => Err(fault(name, &format!("field `{name}` is no string"))),
         };
         let completion = text("completion")?;
-        let words = match &completion {
-            Text::Plain(text) => text.clone(),
-            Text::Conversation(turns) => {
-                turns.iter().map(|turn| turn.content.as_str()).collect::<Vec<_>>().join("\n\n")
-            }
-        };
         let answer = Answer {
             prompt: text("prompt")?,
-            completion: words,
+            completion: completion.words(),
             source: optional("source")?,
             answer: optional("answer")?,
         };

@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::output::{End, Output};
 
 /// Prompts that are answered before their answers are printed.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
 
 /// How answers are drawn.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,17 +33,17 @@ pub(super) struct Drawing {
     #[arg(long, value_name = "DIR")]
     pub(super) model: PathBuf,
     /// Most tokens of an answer.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, alias = "max-new-tokens", value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// Divides the log-probabilities; 0 always takes the likeliest token.
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = not_negative)]
-    temperature: f64,
+    pub(super) temperature: f64,
     /// Draw among the K likeliest tokens only; 0: among all.
     #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
+    pub(super) top_k: usize,
     /// Draw among the fewest likeliest tokens that hold the share P of the probability.
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
-    top_p: f64,
+    pub(super) top_p: f64,
     /// End an answer at this text; may be given many times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -115,25 +115,30 @@ impl Drawing {
     }
 }
 
+/// The model of a folder on a device of this name, and its tokenizer.
+pub(super) fn open(folder: &Path, device: &str) -> Result<(LanguageModel, Tokenizer)> {
+    let device = device::parse(device).map_err(|problem| problem.place("--device"))?;
+    let model = weights::load(folder, &device)?.model;
+    let tokenizer = Tokenizer::load(folder)?;
+    tokenizer.check_vocabulary(model.architecture.vocabulary)?;
+    Ok((model, tokenizer))
+}
+
 /// A model that is ready to answer.
 pub(super) struct Speaker<'a> {
     drawing: &'a Drawing,
     pub(super) model: LanguageModel,
     pub(super) tokenizer: Tokenizer,
-    seeds: Seeds,
+    pub(super) seeds: Seeds,
 }
 
 impl<'a> Speaker<'a> {
     pub(super) fn new(drawing: &'a Drawing) -> Result<Self> {
-        let device = device::parse(&drawing.device).map_err(|problem| problem.place("--device"))?;
-        let folder: &Path = &drawing.model;
-        let model = weights::load(folder, &device)?.model;
-        let tokenizer = Tokenizer::load(folder)?;
-        tokenizer.check_vocabulary(model.architecture.vocabulary)?;
+        let (model, tokenizer) = open(&drawing.model, &drawing.device)?;
         Ok(Self { drawing, model, tokenizer, seeds: Seeds::new(drawing.seed) })
     }
 
-    fn sampling(&self) -> Sampling<'_> {
+    pub(super) fn sampling(&self) -> Sampling<'_> {
         let Drawing { max_tokens, temperature, top_k, top_p, stop, .. } = self.drawing;
         Sampling {
             temperature: *temperature,
