@@ -5,8 +5,8 @@ use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use insta::assert_snapshot;
 use polo_lm::{
-    encode::{Limits, encode_completions},
-    rows::{CompletionRow, Place, Text},
+    encode::{Limits, encode_lists},
+    rows::{ListRow, Place, Text},
     tokens::Tokenizer,
     weights,
 };
@@ -75,25 +75,26 @@ fn samples_are_repeatable_and_their_log_probs_exact() {
         let completions = row["completions"].as_array().unwrap();
         assert_eq!((completions.len(), logps.len()), (6, 6));
         assert!(row["answer"].is_string());
-        for (completion, logp) in completions.iter().zip(logps) {
-            let plain = |text: &Value| Text::Plain(text.as_str().unwrap().into());
-            let row = CompletionRow {
-                prompt: plain(&row["prompt"]),
-                completion: plain(completion),
-                place: Place { file: Path::new("a.jsonl").into(), line: 1 },
-                id: 0,
-            };
-            let encoded = encode_completions(&[row], &tokenizer, &Limits::new(32)).unwrap().rows.remove(0);
-            let tokens = [&encoded.prompt[..], &encoded.completion].concat();
+        let plain = |text: &Value| Text::Plain(text.as_str().unwrap().into());
+        let list = ListRow {
+            prompt: plain(&row["prompt"]),
+            completions: completions.iter().map(plain).collect(),
+            scores: vec![0.0; 6],
+            logps: Vec::new(),
+            place: Place { file: Path::new("a.jsonl").into(), line: 1 },
+            id: 0,
+        };
+        let list = encode_lists(&[list], &tokenizer, &Limits::new(32)).unwrap().rows.remove(0);
+        for (answer, logp) in list.answers.iter().zip(logps) {
+            let tokens = [&list.prompt[..], answer].concat();
             let logits = model.logits(&tokens);
-            let total: f64 = (encoded.prompt.len()..tokens.len())
-                .map(|place| {
-                    let row = &logits[place - 1];
-                    let normaliser = row.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln();
-                    f64::from(row[tokens[place] as usize]) - normaliser
-                })
-                .sum();
-            assert!((total - logp).abs() < 1e-3, "{logp} is not {total}");
+            let log_prob = |place: usize| {
+                let logits = &logits[place - 1];
+                let normaliser = logits.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln();
+                f64::from(logits[tokens[place] as usize]) - normaliser
+            };
+            let expected: f64 = (list.prompt.len()..tokens.len()).map(log_prob).sum();
+            assert!((expected - logp).abs() < 1e-3, "{logp} is not {expected}");
         }
     }
     // Drawn otherwise than from the model itself, the log-probs are still the model's, and the person is told.
@@ -117,7 +118,7 @@ fn a_round_of_sampling_scoring_pairing_and_training() {
     let check = |how: &str, at_most: usize| {
         done(folder, &format!("pairs --data scored.jsonl --out pairs.jsonl {how}"));
         let pairs = rows(folder, "pairs.jsonl");
-        assert!(pairs.len() > at_most / 2 && pairs.len() <= at_most, "{how}: {} pairs", pairs.len());
+        assert!(pairs.len() > at_most / 4 && pairs.len() <= at_most, "{how}: {} pairs", pairs.len());
         for pair in pairs {
             let length = |side: &str| pair[side].as_str().unwrap().chars().count();
             assert!(length("chosen") > length("rejected"), "{how}: {pair}");
