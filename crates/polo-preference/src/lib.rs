@@ -11,5 +11,6 @@ pub mod objective;
 pub mod pairwise;
 pub mod ranking;
 pub mod settings;
+pub mod token_rewards;
 pub mod train;
 pub mod trainer;

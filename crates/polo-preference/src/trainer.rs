@@ -553,9 +553,35 @@ pub fn score(
     model: &LanguageModel,
     examples: &[Example],
     training: &Training,
-    mut progress: impl FnMut(usize),
+    progress: impl FnMut(usize),
 ) -> References {
-    let mut result = vec![Vec::new(); examples.len()];
+    score_each(model, examples, training, progress, |share, place, slots, example| {
+        totals(share, place, slots, example)
+    })
+}
+
+/// Log-probs of every token of every answer of every example, `[example][slot][token]`, nats.
+pub fn score_tokens(
+    model: &LanguageModel,
+    examples: &[Example],
+    training: &Training,
+    progress: impl FnMut(usize),
+) -> Vec<Vec<Vec<f32>>> {
+    score_each(model, examples, training, progress, |share, place, slots, _| {
+        let answers = answers_of(share, place, slots).iter();
+        answers.map(|answer| share.scores.logps[answer.clone()].to_vec()).collect()
+    })
+}
+
+/// What `read` finds in each example's scores: in its share, at its place, with so many slots.
+fn score_each<R: Default + Clone>(
+    model: &LanguageModel,
+    examples: &[Example],
+    training: &Training,
+    mut progress: impl FnMut(usize),
+    read: impl Fn(&Share<()>, usize, usize, &Example) -> R,
+) -> Vec<R> {
+    let mut result = vec![R::default(); examples.len()];
     let all: Vec<usize> = (0..examples.len()).collect();
     for micro in all.chunks(training.micro_batch) {
         let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
@@ -564,7 +590,7 @@ pub fn score(
         for share in &forward {
             let slots = slots(share);
             for (place, &i) in share.members.iter().enumerate() {
-                result[i] = totals(share, place, slots, &examples[i]);
+                result[i] = read(share, place, slots, &examples[i]);
             }
         }
         progress(micro[micro.len() - 1] + 1);

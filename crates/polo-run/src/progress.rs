@@ -28,9 +28,14 @@ pub fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
-/// Whether colours are welcome on stderr: it is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
+/// Whether colours are welcome on stderr; see [`colours_on`].
 pub fn colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    colours_on(&io::stderr())
+}
+
+/// Whether colours are welcome on a stream: it is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
+pub fn colours_on(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Highest resident memory of this process so far, in bytes, where the system tells it (Linux).

@@ -104,6 +104,34 @@ impl Report {
         self.push("pre", text)
     }
 
+    /// A text in pieces under a small label. Each piece has a value from -1 (red and underlined) over 0 (plain) to 1
+    /// (blue), and a note that is shown when one points at it.
+    pub fn heat<'a>(
+        &mut self,
+        label: &str,
+        pieces: impl IntoIterator<Item = (&'a str, f64, String)>,
+    ) -> &mut Self {
+        let _ =
+            write!(self.body, "<p class=\"label\">{}</p><pre class=\"heat\" dir=\"auto\">", escape(label));
+        for (text, value, note) in pieces {
+            let value = if value.is_finite() { value.clamp(-1.0, 1.0) } else { 0.0 };
+            // Half-transparent, so that one page serves light and dark themes.
+            let (colour, class) = match value < 0.0 {
+                true => ("213,94,0", " class=\"low\""),
+                false => ("0,114,178", ""),
+            };
+            let _ = write!(
+                self.body,
+                "<span{class} style=\"background:rgba({colour},{:.2})\" title=\"{}\">{}</span>",
+                0.65 * value.abs(),
+                escape(&note),
+                escape(text)
+            );
+        }
+        self.body.push_str("</pre>\n");
+        self
+    }
+
     /// A section that unfolds when its `summary` is clicked; `fill` adds its contents.
     pub fn collapsible(&mut self, summary: &str, fill: impl FnOnce(&mut Report)) -> &mut Self {
         let mut inner = Report::new("");

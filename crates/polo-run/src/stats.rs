@@ -160,6 +160,26 @@ pub fn welch(left: &[f64], right: &[f64], of: &'static str) -> Welch {
     }
 }
 
+/// Probability that a score of `positive` exceeds one of `negative`, ties half: the area under the ROC curve. `None` if
+/// either is empty or a score is no number.
+pub fn auroc(positive: &[f64], negative: &[f64]) -> Option<f64> {
+    let mut all: Vec<(f64, bool)> =
+        positive.iter().map(|&x| (x, true)).chain(negative.iter().map(|&x| (x, false))).collect();
+    if positive.is_empty() || negative.is_empty() || all.iter().any(|(score, _)| score.is_nan()) {
+        return None;
+    }
+    // 0 and -0 are one score.
+    all.sort_by(|a, b| (a.0 + 0.0).total_cmp(&(b.0 + 0.0)));
+    let (mut wins, mut below) = (0.0, 0.0);
+    for tied in all.chunk_by(|a, b| a.0 == b.0) {
+        let positives = tied.iter().filter(|(_, positive)| *positive).count() as f64;
+        let negatives = tied.len() as f64 - positives;
+        wins += positives * (below + negatives / 2.0);
+        below += negatives;
+    }
+    Some(wins / (positive.len() * negative.len()) as f64)
+}
+
 /// A proportion with Wilson's score interval. `successes` may be fractional: a tie counts one half.
 pub fn wilson(successes: f64, trials: usize, of: &'static str) -> Estimate {
     let n = trials as f64;
@@ -238,6 +258,20 @@ mod tests {
         let (found_low, found_high) = estimate.interval.unwrap();
         close(found_low, low);
         close(found_high, high);
+    }
+
+    #[test]
+    fn auroc_counts_pairs_in_order() {
+        fn check(positive: &[f64], negative: &[f64], expected: Option<f64>) {
+            assert_eq!(auroc(positive, negative), expected, "{positive:?} {negative:?}");
+        }
+        check(&[2.0, 3.0], &[0.0, 1.0], Some(1.0));
+        check(&[0.0], &[1.0], Some(0.0));
+        check(&[1.0, 1.0], &[1.0], Some(0.5));
+        check(&[-0.0], &[0.0], Some(0.5));
+        check(&[1.0, 3.0], &[2.0, 3.0], Some(0.375));
+        check(&[], &[1.0], None);
+        check(&[f64::NAN], &[1.0], None);
     }
 
     #[test]

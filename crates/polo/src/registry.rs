@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polo_preference::{
     claims,
-    methods::{brain, curry_dpo, dpo, ipo, rdpo, rpo, rso, sft, simpo, srpo, tpo, vpo},
+    methods::{brain, curry_dpo, dpo, ipo, rdpo, rpo, rso, sft, simpo, srpo, token_dpo_q, tpo, vpo},
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
 };
@@ -45,6 +45,7 @@ pub type Reproduce = fn(&Path, u64, bool, &mut dyn FnMut(&str)) -> Result<ClaimR
 pub const METHODS: &[Method] = &[
     Method { reproduce: Some(reproduce_srpo), ..preference::<srpo::Srpo>(&srpo::CARD) },
     preference::<dpo::Dpo>(&dpo::CARD),
+    preference::<token_dpo_q::TokenDpoQ>(&token_dpo_q::CARD),
     preference::<ipo::Ipo>(&ipo::CARD),
     preference::<rdpo::Rdpo>(&rdpo::CARD),
     preference::<simpo::Simpo>(&simpo::CARD),

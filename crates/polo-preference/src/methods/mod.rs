@@ -18,6 +18,7 @@ pub mod rso;
 pub mod sft;
 pub mod simpo;
 pub mod srpo;
+pub mod token_dpo_q;
 pub mod tpo;
 pub mod vpo;
 
@@ -25,6 +26,7 @@ pub mod vpo;
 pub const METHODS: &[MethodCard] = &[
     srpo::CARD,
     dpo::CARD,
+    token_dpo_q::CARD,
     ipo::CARD,
     rdpo::CARD,
     simpo::CARD,
