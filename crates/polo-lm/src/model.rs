@@ -10,12 +10,14 @@
 use std::ops::Range;
 
 use polo_nn::{
-    Device, Gradients, ParameterId, Parameters, Tensor,
+    Device, Gradients, Parameter, ParameterId, Parameters, Tensor,
     attention::{Attention, Normalisers, Segment},
     host,
     logprob::{self, LogProbs},
     ops::{self, Linear, NormWeights, Rotation},
 };
+
+use polo_run::seed::Seeds;
 
 use crate::family::{Architecture, Positions};
 
@@ -74,6 +76,16 @@ pub struct LanguageModel {
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: NormWeights,
     pub(crate) head: ParameterId,
+    pub(crate) readout: Option<Readout>,
+}
+
+/// A linear map of the hidden state (after the final norm) before an answer's end token: a reward, or logits of
+/// classes.
+#[derive(Clone, Copy, Debug)]
+pub struct Readout {
+    pub(crate) linear: Linear,
+    /// Numbers that it puts out.
+    pub outputs: usize,
 }
 
 /// Prompts with the answers that are scored under them, as one flat list of tokens.
@@ -121,6 +133,12 @@ impl Batch {
         self.tokens.len()
     }
 
+    /// For each answer in the order of [`Batch::add`], the row that predicts its last token: the state after all that
+    /// was said.
+    fn ends(&self) -> Vec<usize> {
+        self.answers.iter().map(|answer| answer.end - 1).collect()
+    }
+
     /// For each answer in the order of [`Batch::add`], its stretch of the scored tokens.
     pub fn answers(&self) -> &[Range<usize>] {
         &self.answers
@@ -164,9 +182,73 @@ impl LanguageModel {
         self.forward(batch, false).0
     }
 
+    /// As [`LanguageModel::score_only`], with the readout at the end of each answer, `[answers · outputs]` row-major;
+    /// empty for a model without one.
+    pub fn score_and_read(&self, batch: &Batch) -> (LogProbs, Vec<f32>) {
+        let (scores, picked, _) = self.forward(batch, false);
+        (scores, self.read_out(batch, &picked))
+    }
+
+    /// The readout at the end of each answer of a batch that was scored, `[answers · outputs]` row-major; empty for a
+    /// model without one.
+    pub fn read(&self, batch: &Batch, tape: &Tape) -> Vec<f32> {
+        self.read_out(batch, &tape.picked)
+    }
+
+    fn read_out(&self, batch: &Batch, picked: &Tensor<2>) -> Vec<f32> {
+        match &self.readout {
+            None => Vec::new(),
+            Some(readout) => {
+                let states = ops::gather(picked, &batch.ends());
+                host::numbers(&readout.linear.forward(&self.parameters, &states))
+            }
+        }
+    }
+
+    /// Gives the model a readout of `outputs` numbers, with weights from a normal distribution of width `std` and, if
+    /// asked for, a bias of zeros. `module` names its tensors.
+    pub fn add_readout(&mut self, module: &str, outputs: usize, std: f64, bias: bool, seeds: &Seeds) {
+        let width = self.architecture.width;
+        let weight =
+            seeds.normal(outputs * width, "readout", 0).into_iter().map(|x| x * std as f32).collect();
+        self.set_readout(module, outputs, weight, bias);
+    }
+
+    pub(crate) fn set_readout(&mut self, module: &str, outputs: usize, weight: Vec<f32>, bias: bool) {
+        let width = self.architecture.width;
+        let weight = self.parameters.push(Parameter {
+            name: format!("{module}.weight"),
+            value: host::tensor(weight, [outputs, width], &self.device),
+            trainable: true,
+            decays: true,
+        });
+        let bias = bias.then(|| {
+            self.parameters.push(Parameter {
+                name: format!("{module}.bias"),
+                value: host::tensor(vec![0.0; outputs], [1, outputs], &self.device),
+                trainable: true,
+                decays: false,
+            })
+        });
+        self.readout = Some(Readout { linear: Linear { weight, bias, low_rank: None }, outputs });
+    }
+
+    /// The readout, if the model has one.
+    pub fn readout(&self) -> Option<&Readout> {
+        self.readout.as_ref()
+    }
+
+    /// Takes the readout away: what is left is the language model.
+    pub fn drop_readout(&mut self) {
+        if let Some(readout) = self.readout.take() {
+            // It was added last.
+            self.parameters.truncate(readout.linear.weight);
+        }
+    }
+
     /// Log-probabilities of all answer tokens of a batch, and the tape for [`LanguageModel::push_back`].
     pub fn score(&self, batch: &Batch) -> (LogProbs, Tape) {
-        let (scores, tape) = self.forward(batch, true);
+        let (scores, _, tape) = self.forward(batch, true);
         match tape {
             Some(tape) => (scores, tape),
             None => unreachable!("a tape was asked for"),
@@ -241,7 +323,8 @@ impl LanguageModel {
         }
     }
 
-    fn forward(&self, batch: &Batch, keep: bool) -> (LogProbs, Option<Tape>) {
+    /// Scores, the hidden states that they come from, and the tape if it is to be kept.
+    fn forward(&self, batch: &Batch, keep: bool) -> (LogProbs, Tensor<2>, Option<Tape>) {
         let attention = Attention::new(batch.segments.clone(), self.architecture.heads, &self.device);
         let rotation = self.rotation(&batch.positions);
         let mut layers = Vec::new();
@@ -267,9 +350,15 @@ impl LanguageModel {
         }
         let picked = self.architecture.norm.forward(&self.parameters, self.final_norm, &x);
         let scores = logprob::forward(&picked, self.parameters.get(self.head), &batch.targets);
-        let tape =
-            keep.then(|| Tape { attention, rotation, layers, last: x, picked, scores: scores.clone() });
-        (scores, tape)
+        let tape = keep.then(|| Tape {
+            attention,
+            rotation,
+            layers,
+            last: x,
+            picked: picked.clone(),
+            scores: scores.clone(),
+        });
+        (scores, picked, tape)
     }
 
     /// Adds the gradients of a loss to `gradients`, given dL/dlogp of every scored token (`[scored tokens]`) and, if
@@ -282,9 +371,23 @@ impl LanguageModel {
         dentropies: Option<&[f32]>,
         gradients: &mut Gradients,
     ) {
+        self.push_back_both(batch, tape, dlogps, dentropies, &[], gradients);
+    }
+
+    /// As [`LanguageModel::push_back`], given dL/d of [`LanguageModel::read`], too (`[answers · outputs]`; empty for a
+    /// loss that does not depend on it).
+    pub fn push_back_both(
+        &self,
+        batch: &Batch,
+        tape: Tape,
+        dlogps: &[f32],
+        dentropies: Option<&[f32]>,
+        dreadouts: &[f32],
+        gradients: &mut Gradients,
+    ) {
         let (parameters, norm) = (&self.parameters, self.architecture.norm);
         let Tape { attention, rotation, layers, last, picked, scores } = tape;
-        let dpicked = logprob::backward(
+        let mut dpicked = logprob::backward(
             parameters,
             self.head,
             &picked,
@@ -294,6 +397,13 @@ impl LanguageModel {
             dentropies,
             gradients,
         );
+        if let (Some(readout), false) = (&self.readout, dreadouts.is_empty()) {
+            let ends = batch.ends();
+            let states = ops::gather(&picked, &ends);
+            let douts = host::tensor(dreadouts.to_vec(), [ends.len(), readout.outputs], &self.device);
+            let dstates = readout.linear.backward(parameters, &states, &douts, gradients, None);
+            dpicked = dpicked + ops::gather_backward(&ends, &dstates, batch.rows.len());
+        }
         let mut dx = norm.backward(parameters, self.final_norm, &last, &dpicked, gradients);
         drop((picked, last));
         let mut rows = Some(&batch.rows[..]);

@@ -162,6 +162,9 @@ impl Builder<'_> {
     }
 }
 
+/// The tensor of a readout, named as in transformers' models for sequence classification.
+const READOUT: &str = "score.weight";
+
 fn build(
     architecture: Architecture,
     device: &Device,
@@ -235,6 +238,7 @@ fn build(
         layers,
         final_norm,
         head,
+        readout: None,
         architecture,
     })
 }
@@ -334,7 +338,26 @@ pub fn load(folder: &Path, device: &Device) -> Result<Loaded> {
         }
         Ok(widened.as_ref().map(|(_, numbers)| slot.take(numbers)).unwrap_or_default())
     };
-    let model = build(architecture, device, &mut source)?;
+    let mut architecture = architecture;
+    let readout = tensors.get(READOUT).map(|(_, view)| view.shape().to_vec());
+    if readout.is_some() && !tensors.contains_key("lm_head.weight") {
+        // A classifier needs no head over the vocabulary.
+        architecture.tied = true;
+    }
+    let width = architecture.width;
+    let mut model = build(architecture, device, &mut source)?;
+    if let Some(shape) = readout {
+        let outputs = shape.first().copied().unwrap_or(0);
+        let slot = Slot {
+            file: READOUT.into(),
+            third: None,
+            transposed: false,
+            shape: [outputs, width],
+            vector: false,
+        };
+        let weight = source(&slot)?;
+        model.set_readout("score", outputs, weight, false);
+    }
     Ok(Loaded { model, config, format })
 }
 
@@ -510,6 +533,21 @@ pub fn save(model: &LanguageModel, config: &Value, format: Format, folder: &Path
         slot.put(&numbers, &mut entry.1);
         Ok(numbers)
     })?;
+    if let Some(readout) = &model.readout {
+        let ids = [Some(readout.linear.weight), readout.linear.bias];
+        for parameter in ids.into_iter().flatten().filter_map(|id| model.parameters.iter().nth(id)) {
+            let [rows, columns] = parameter.value.dims();
+            let shape = if parameter.decays { vec![rows, columns] } else { vec![columns] };
+            tensors.insert(parameter.name.clone(), (shape, host::numbers(&parameter.value)));
+        }
+        config["architectures"] = json!([match model.architecture.family {
+            Family::Llama => "LlamaForSequenceClassification",
+            Family::Qwen2 => "Qwen2ForSequenceClassification",
+            Family::Qwen3 => "Qwen3ForSequenceClassification",
+            Family::Gpt2 => "GPT2ForSequenceClassification",
+        }]);
+        config["num_labels"] = json!(readout.outputs);
+    }
     write_safetensors(&folder.join("model.safetensors"), &tensors, format)?;
     let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
     write_atomic(&folder.join("config.json"), text.as_bytes())

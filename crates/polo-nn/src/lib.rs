@@ -19,4 +19,4 @@ pub mod parameters;
 pub mod shares;
 
 pub use burn::tensor::{Device, Int, Tensor, TensorData};
-pub use parameters::{Gradients, ParameterId, Parameters};
+pub use parameters::{Gradients, Parameter, ParameterId, Parameters};

@@ -51,6 +51,11 @@ impl Parameters {
         self.0[id].trainable
     }
 
+    /// Removes the parameters from index `count` on.
+    pub fn truncate(&mut self, count: usize) {
+        self.0.truncate(count);
+    }
+
     /// How many parameters (tensors) there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -152,6 +152,8 @@ pub struct Scores {
     pub typicality: Vec<Tensor<1>>,
     /// [`Loss::state`] of the step before; empty at the first.
     pub state: Vec<f64>,
+    /// Per slot, for a method with a [`PairObjective::readout`]: what it puts out, `[examples, outputs]`; tracked.
+    pub readouts: Vec<Tensor<2>>,
 }
 
 /// Whether an answer's log-prob is the sum or the mean over its tokens.
@@ -276,6 +278,11 @@ pub trait PairObjective: Send + Sync {
     /// Rows of the wrong kind, and those of [`polo_lm::encode::encode_pairs`].
     fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>>;
 
+    /// What is read out of the model at the end of each answer, besides log-probs.
+    fn readout(&self) -> Option<ReadoutSettings> {
+        None
+    }
+
     /// The order in which examples are learnt from. `references` are the scores of the reference, `[example][slot]`;
     /// empty for a method without one, and where only the stages' sizes matter.
     fn stages(&self, examples: &[Example], _references: &[Vec<f64>], _seeds: &Seeds) -> Stages {
@@ -284,6 +291,19 @@ pub trait PairObjective: Send + Sync {
 
     /// The losses of a batch, a pure function of its scores.
     fn loss(&self, scores: &Scores) -> Loss;
+}
+
+/// A linear readout at the end of each answer, trained with the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReadoutSettings {
+    /// Numbers that it puts out.
+    pub outputs: usize,
+    /// Standard deviation of its first weights.
+    pub std: f64,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Whether it belongs to the trained model, as a reward does, or is dropped at the end.
+    pub keep: bool,
 }
 
 /// Parts of the examples that are learnt from one after another; within a part the order is random.
@@ -439,6 +459,8 @@ pub struct Batch {
     pub typicality: Vec<Vec<f64>>,
     /// [`Scores::state`].
     pub state: Vec<f64>,
+    /// `[slot][example]`, then the numbers that the readout puts out; empty without one.
+    pub readouts: Vec<Vec<Vec<f64>>>,
 }
 
 impl Batch {
@@ -483,6 +505,8 @@ pub struct Gradient {
     pub metrics: Metrics,
     /// [`Loss::state`].
     pub state: Vec<f64>,
+    /// Derivative of the sum of all losses with respect to [`Batch::readouts`]; empty without them.
+    pub readouts: Vec<Vec<Vec<f64>>>,
 }
 
 impl Gradient {
@@ -500,6 +524,10 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
         Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), (&device, DType::F64))
     };
     let lengths = |slot: &Vec<usize>| column(&slot.iter().map(|&tokens| tokens as f64).collect::<Vec<_>>());
+    let matrix = |rows: &[Vec<f64>]| {
+        let shape = [rows.len(), rows.first().map_or(0, Vec::len)];
+        Tensor::<2>::from_data(TensorData::new(rows.concat(), shape), (&device, DType::F64))
+    };
     let columns = |slots: &[Vec<f64>]| slots.iter().map(|slot| column(slot)).collect();
     let scores = Scores {
         policy: batch.policy.iter().map(|slot| column(slot).require_grad()).collect(),
@@ -510,6 +538,7 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
         proposal: columns(&batch.proposal),
         typicality: columns(&batch.typicality),
         state: batch.state.clone(),
+        readouts: batch.readouts.iter().map(|slot| matrix(slot).require_grad()).collect(),
     };
     let loss = objective.loss(&scores);
     let gradients = loss.each.clone().sum().backward();
@@ -518,7 +547,23 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
         // The loss does not depend on this slot.
         None => vec![0.0; batch.labels.len()],
     });
-    Gradient { policy: policy.collect(), each: numbers(loss.each), metrics: loss.metrics, state: loss.state }
+    let readouts = scores.readouts.iter().zip(&batch.readouts).map(|(slot, values)| {
+        let outputs = values.first().map_or(0, Vec::len).max(1);
+        match slot.grad(&gradients) {
+            Some(gradient) => {
+                let numbers: Vec<f64> = gradient.into_data().iter::<f64>().collect();
+                numbers.chunks_exact(outputs).map(<[f64]>::to_vec).collect()
+            }
+            None => vec![vec![0.0; outputs]; values.len()],
+        }
+    });
+    Gradient {
+        readouts: readouts.collect(),
+        policy: policy.collect(),
+        each: numbers(loss.each),
+        metrics: loss.metrics,
+        state: loss.state,
+    }
 }
 
 fn numbers(tensor: Tensor<1>) -> Vec<f64> {

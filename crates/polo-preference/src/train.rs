@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    objective::{self, Example, Rows},
+    objective::{self, Example, ReadoutSettings, Rows},
     settings::{MethodSettings, SaveDtype, TrainSettings},
     trainer::{self, References, Trainer},
 };
@@ -86,6 +86,21 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
     });
     if let Some(lora) = &lora {
         model.add_low_rank(lora, &Seeds::new(settings.training.seed).child("lora"))?;
+    }
+    if let Some(ReadoutSettings { outputs, std, bias, .. }) = settings.method.readout() {
+        // A reward model's own readout is trained on.
+        if model.readout().is_none_or(|readout| readout.outputs != outputs) {
+            model.drop_readout();
+            model.add_readout(
+                "score",
+                outputs,
+                std,
+                bias,
+                &Seeds::new(settings.training.seed).child("readout"),
+            );
+        }
+    } else {
+        model.drop_readout();
     }
     Ok(Start { model, config, format, tokenizer, lora, fingerprint })
 }
@@ -327,9 +342,16 @@ pub fn train<M: MethodSettings>(
         SaveDtype::F16 => Format::F16,
     };
     let base = &settings.model.path;
+    let keep = settings.method.readout().is_some_and(|readout| readout.keep);
+    if !keep {
+        trainer.model.drop_readout();
+    }
     match &start.lora {
-        Some(lora) => trainer.model.save_adapter(lora, &base.to_string_lossy(), format, &final_model)?,
-        None => {
+        // An adapter's file has no place for a readout: such a model is saved whole.
+        Some(lora) if !keep => {
+            trainer.model.save_adapter(lora, &base.to_string_lossy(), format, &final_model)?
+        }
+        _ => {
             weights::save(&trainer.model, &start.config, format, &final_model)?;
             let generation = base.join("generation_config.json");
             if let Ok(bytes) = fs::read(&generation) {

@@ -226,7 +226,7 @@ impl<'a> Trainer<'a> {
         for micro in members.chunks(self.training.micro_batch) {
             let forward = forward(self.examples, micro, self.shares, |tokens| {
                 let (scores, tape) = self.model.score(tokens);
-                (scores, Some(tape))
+                (scores, self.model.read(tokens, &tape), Some(tape))
             });
             let batch = gather(self.objective, self.examples, &self.references, &forward, &state);
             let gradient = differentiate(self.objective, &batch);
@@ -241,12 +241,13 @@ impl<'a> Trainer<'a> {
             let mut work = Vec::new();
             for (share, gradients) in forward.into_iter().zip(gradients.iter_mut()) {
                 let dlogps = spread(self.examples, &share, &gradient.policy, first, weight);
+                let dreadouts = spread_readouts(&share, &gradient.readouts, first, weight);
                 first += share.members.len();
-                work.push((share, dlogps, gradients));
+                work.push((share, dlogps, dreadouts, gradients));
             }
-            shares::map(work, |(share, dlogps, gradients)| {
+            shares::map(work, |(share, dlogps, dreadouts, gradients)| {
                 if let Some(tape) = share.tape {
-                    self.model.push_back(&share.tokens, tape, &dlogps, None, gradients);
+                    self.model.push_back_both(&share.tokens, tape, &dlogps, None, &dreadouts, gradients);
                 }
             });
         }
@@ -365,6 +366,8 @@ struct Share<T> {
     members: Vec<usize>,
     tokens: Tokens,
     scores: LogProbs,
+    /// What the model's readout says at the end of each answer; empty without one.
+    readouts: Vec<f32>,
     tape: Option<T>,
 }
 
@@ -373,7 +376,7 @@ fn forward<T: Send>(
     examples: &[Example],
     members: &[usize],
     count: usize,
-    score: impl Fn(&Tokens) -> (LogProbs, Option<T>) + Send + Sync,
+    score: impl Fn(&Tokens) -> (LogProbs, Vec<f32>, Option<T>) + Send + Sync,
 ) -> Vec<Share<T>> {
     let mut longest_first = members.to_vec();
     longest_first.sort_by_key(|&i| (std::cmp::Reverse(length(&examples[i])), i));
@@ -393,8 +396,8 @@ fn forward<T: Send>(
                 tokens.add(&tree.prompt, &answers);
             }
         }
-        let (scores, tape) = score(&tokens);
-        Share { members, tokens, scores, tape }
+        let (scores, readouts, tape) = score(&tokens);
+        Share { members, tokens, scores, readouts, tape }
     })
 }
 
@@ -445,6 +448,15 @@ fn gather<T>(
                 answers_of(share, place, slots).iter().map(|a| typicality(&share.scores, a)).collect();
             let reference = references.get(i).map_or(&[][..], Vec::as_slice);
             batch.push(&examples[i], &policy, reference, &typicality);
+            if !share.readouts.is_empty() {
+                batch.readouts.resize(slots, Vec::new());
+                let outputs = share.readouts.len() / (share.members.len() * slots);
+                let first = place * slots * outputs;
+                let own = share.readouts[first..first + slots * outputs].chunks_exact(outputs);
+                for (slot, values) in batch.readouts.iter_mut().zip(own) {
+                    slot.push(values.iter().map(|&value| f64::from(value)).collect());
+                }
+            }
         }
     }
     batch
@@ -471,6 +483,13 @@ fn spread<T>(
         }
     }
     dlogps
+}
+
+/// dL/d of the readout at the end of every answer of a share, as [`spread`].
+fn spread_readouts<T>(share: &Share<T>, readouts: &[Vec<Vec<f64>>], first: usize, weight: f64) -> Vec<f32> {
+    let places = first..first + share.members.len();
+    let rows = places.flat_map(|place| readouts.iter().map(move |slot| &slot[place]));
+    rows.flatten().map(|gradient| (gradient / weight) as f32).collect()
 }
 
 /// Sums over scored tokens per slot, over all micro-batches of a step.
@@ -519,6 +538,11 @@ impl TokenSums {
     }
 }
 
+fn read_only(model: &LanguageModel, tokens: &Tokens) -> (LogProbs, Vec<f32>, Option<()>) {
+    let (scores, readouts) = model.score_and_read(tokens);
+    (scores, readouts, None)
+}
+
 /// Loss and metrics of a model on examples, nothing learnt. `state` is the objective's.
 pub fn evaluate(
     model: &LanguageModel,
@@ -532,9 +556,8 @@ pub fn evaluate(
     let (mut loss, mut parts, mut sums) = (0.0, Vec::new(), TokenSums::default());
     let all: Vec<usize> = (0..examples.len()).collect();
     for micro in all.chunks(training.micro_batch) {
-        let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
-            (model.score_only(tokens), None::<()>)
-        });
+        let forward =
+            forward(examples, micro, share_count(model, training.shares), |tokens| read_only(model, tokens));
         let gradient = differentiate(objective, &gather(objective, examples, references, &forward, state));
         loss += gradient.sum() / weight;
         sums.add(&forward);
@@ -584,9 +607,8 @@ fn score_each<R: Default + Clone>(
     let mut result = vec![R::default(); examples.len()];
     let all: Vec<usize> = (0..examples.len()).collect();
     for micro in all.chunks(training.micro_batch) {
-        let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
-            (model.score_only(tokens), None::<()>)
-        });
+        let forward =
+            forward(examples, micro, share_count(model, training.shares), |tokens| read_only(model, tokens));
         for share in &forward {
             let slots = slots(share);
             for (place, &i) in share.members.iter().enumerate() {

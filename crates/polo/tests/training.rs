@@ -223,6 +223,26 @@ fn adapters_train_and_models_are_measured() {
 }
 
 #[test]
+fn a_reward_model_tells_its_pairs_apart() {
+    let workplace = workplace();
+    let folder = workplace.path();
+    let more = ["--set", "training.epochs=30", "--set", "training.learning_rate=1e-3", "--resume", "auto"];
+    done(polo(folder, &train("reward-model", "whole", &more)).output().unwrap());
+    let metrics = fs::read_to_string(folder.join("whole/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert!(last["rewards/accuracies"].as_f64().unwrap() > 0.9, "{last}");
+    let config = fs::read_to_string(folder.join("whole/final/config.json")).unwrap();
+    assert!(config.contains("LlamaForSequenceClassification"));
+    // From a reward model, its readout is trained on; a method without one leaves it.
+    let on = train("reward-model", "on", &["--set", "training.epochs=1"]);
+    let on: Vec<&str> = on.iter().map(|word| if *word == "model" { "whole/final" } else { word }).collect();
+    done(polo(folder, &on).output().unwrap());
+    let metrics = fs::read_to_string(folder.join("on/metrics.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    assert!(first["rewards/accuracies"].as_f64().unwrap() > 0.8, "{first}");
+}
+
+#[test]
 fn methods_are_compared_under_one_budget() {
     let workplace = workplace();
     let folder = workplace.path();
