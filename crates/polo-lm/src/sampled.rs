@@ -1,18 +1,23 @@
 //! Several answers of a model to each prompt: the rows that `polo sample` writes and to which `polo score` adds rewards.
 //!
-//! A reward of a single answer comes from a rule ([`rule_rewards`]) or from a judge of pairs ([`judged_rewards`]), who
-//! compares all answers to a prompt with one and the same baseline: the reward r = logit P(answer beats baseline) of RSO
-//! (Liu et al. 2023, arXiv 2309.06657), under which P(a beats b) = sigmoid(r(a) - r(b)).
+//! A reward of a single answer comes from a rule ([`rule_rewards`]), from a reward model ([`model_rewards`]), or from a
+//! judge of pairs ([`judged_rewards`]), who compares all answers to a prompt with one and the same baseline: the reward
+//! r = logit P(answer beats baseline) of RSO (Liu et al. 2023, arXiv 2309.06657), under which
+//! P(a beats b) = sigmoid(r(a) - r(b)), as it is for a reward model.
 
 use std::path::PathBuf;
 
+use polo_nn::{device::is_cpu, shares};
 use polo_run::{Problem, Result};
 use serde_json::{Map, Value};
 
 use crate::{
+    encode::{Limits, ListTokens, LongPrompt, encode_lists},
     judge::{Comparison, Judge, Rule},
+    model::{Batch, LanguageModel},
     read::{DataReport, ReadOptions, read_rows},
-    rows::{Fault, Place, Record, Row, Text, listed, right_answer},
+    rows::{Fault, ListRow, Place, Record, Row, Text, listed, right_answer},
+    tokens::Tokenizer,
 };
 
 /// A prompt and answers to it, not yet scored.
@@ -90,6 +95,49 @@ pub fn rule_rewards(rule: Rule, rows: &[SampledRow]) -> Result<Vec<Vec<f64>>> {
     rows.iter()
         .map(|row| row.completions.iter().map(|completion| reward(row, completion)).collect())
         .collect()
+}
+
+/// A reward for each answer of each row: what a reward model reads out before the answer's end token. Prompts that fill
+/// the model's context lose their beginnings.
+///
+/// # Errors
+/// A model that reads out no single number; as [`encode_lists`].
+pub fn model_rewards(
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    rows: &[SampledRow],
+) -> Result<Vec<Vec<f64>>> {
+    if model.readout().is_none_or(|readout| readout.outputs != 1) {
+        return Err(Problem::input("the model reads out no reward").hint(
+            "make one of pairs with `polo train reward-model`; its weights have a tensor `score.weight`",
+        ));
+    }
+    let list = |row: &SampledRow| ListRow {
+        prompt: row.prompt.clone(),
+        completions: row.completions.clone(),
+        scores: vec![0.0; row.completions.len()],
+        logps: Vec::new(),
+        place: row.place.clone(),
+        id: row.id,
+    };
+    let lists: Vec<ListRow> = rows.iter().map(list).collect();
+    let limits = Limits { long_prompt: LongPrompt::KeepEnd, ..Limits::new(model.architecture.context) };
+    let encoded = encode_lists(&lists, tokenizer, &limits)?.rows;
+    let count = if is_cpu(model.device()) { shares::default_count() } else { 1 };
+    let parts = encoded.chunks(encoded.len().div_ceil(count).max(1)).collect();
+    let read = |list: &ListTokens| {
+        let mut batch = Batch::default();
+        batch.add(&list.prompt, &list.answers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        model.score_and_read(&batch).1.into_iter().map(f64::from).collect::<Vec<_>>()
+    };
+    let rewards: Vec<Vec<f64>> =
+        shares::map(parts, |part: &[ListTokens]| part.iter().map(read).collect::<Vec<_>>()).concat();
+    match rows.iter().zip(&rewards).find(|(_, rewards)| rewards.iter().any(|reward| !reward.is_finite())) {
+        None => Ok(rewards),
+        Some((row, _)) => Err(row.place.mark(
+            Problem::input("the reward model's answer is not a number").hint("its weights have diverged"),
+        )),
+    }
 }
 
 /// Rewards by a judge.

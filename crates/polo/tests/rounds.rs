@@ -151,6 +151,20 @@ fn a_round_of_sampling_scoring_pairing_and_training() {
     let named = |name: &str| metrics.iter().any(|line| line.to_string().contains(name));
     assert!(named("policy/effective_samples") && named("posterior/rewards"), "{metrics:?}");
 
+    train("reward-model", "pairs.jsonl", "--set training.epochs=4");
+    done(folder, "score --data sampled.jsonl --reward-model runs/reward-model/final --out rewarded.jsonl");
+    let rewarded = rows(folder, "rewarded.jsonl");
+    assert_eq!(rewarded.len(), scored.len());
+    // It has seen that longer is better.
+    let agree = |(by_model, by_rule): (&Value, &Value)| {
+        let (r, length) = (numbers(&by_model["scores"]), numbers(&by_rule["scores"]));
+        let pairs = (0..6).flat_map(|a| (0..6).map(move |b| (a, b))).filter(|&(a, b)| length[a] > length[b]);
+        pairs.map(|(a, b)| f64::from(u8::from(r[a] > r[b]))).collect::<Vec<_>>()
+    };
+    let agreed: Vec<f64> = rewarded.iter().zip(&scored).flat_map(agree).collect();
+    let share = agreed.iter().sum::<f64>() / agreed.len() as f64;
+    assert!(share > 0.6, "{share}");
+
     // The next round draws from what was learnt.
     let next = SAMPLE.replace("--model model", "--model runs/brain/final");
     done(folder, &format!("{next} sampled2.jsonl"));
@@ -231,6 +245,8 @@ fn what_cannot_be_used_is_said() {
         "score --out o --data unscored.jsonl --reward longer --judge judge.toml",
         "score --out o --data unscored.jsonl --judge judge.toml --baseline other.jsonl",
         "score --out o --data unscored.jsonl --judge nobody.toml",
+        "score --out o --data unscored.jsonl --reward-model model",
+        "score --out o --data unscored.jsonl --reward longer --clip 0.1",
         "sample --out o --model model --data long.jsonl",
         "sample --out o --model nowhere --data prompts.jsonl",
     ]

@@ -10,9 +10,12 @@ use polo_lm::{
     judge::Rule,
     read::ReadOptions,
     rows::Text,
-    sampled::{Judged, SampledRow, judged_rewards, read_sampled, rule_rewards},
+    sampled::{Judged, SampledRow, judged_rewards, model_rewards, read_sampled, rule_rewards},
+    tokens::Tokenizer,
+    weights,
     winrate::read_answers,
 };
+use polo_nn::device;
 use polo_run::{Problem, Result, folder::write_atomic, human};
 use serde_json::json;
 
@@ -35,15 +38,21 @@ pub struct Args {
     /// Reward by a rule.
     #[arg(long, value_enum, group = "by")]
     reward: Option<Reward>,
+    /// Reward by a model that `train reward-model` made.
+    #[arg(long, value_name = "DIR", group = "by")]
+    reward_model: Option<PathBuf>,
+    /// Where the reward model computes: cpu, cuda, cuda:1, vulkan.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
     /// Reward by a judge of pairs, a TOML file with its settings: logit of the probability that an answer beats the
     /// baseline.
     #[arg(long, value_name = "FILE", group = "by")]
     judge: Option<PathBuf>,
     /// What a judge compares with: a file of answers (`prompt`, `completion`) [default: the first answer of each list].
-    #[arg(long, value_name = "FILE", conflicts_with = "reward")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reward", "reward_model"])]
     baseline: Option<PathBuf>,
     /// A judge's probabilities are brought into [P, 1 - P].
-    #[arg(long, value_name = "P", default_value_t = 0.01, value_parser = small, conflicts_with = "reward")]
+    #[arg(long, value_name = "P", default_value_t = 0.01, value_parser = small, conflicts_with_all = ["reward", "reward_model"])]
     clip: f64,
 }
 
@@ -72,8 +81,8 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             .hint("draw more answers, or at a higher temperature")
             .into());
     }
-    let rewards = match (args.reward, &args.judge) {
-        (Some(reward), _) => {
+    let rewards = match (args.reward, &args.reward_model, &args.judge) {
+        (Some(reward), ..) => {
             let rule = match reward {
                 Reward::Exact => Rule::Exact,
                 Reward::Contains => Rule::Contains,
@@ -82,7 +91,14 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             };
             rule_rewards(rule, &rows)?
         }
-        (None, Some(judge)) => {
+        (None, Some(folder), _) => {
+            let device = device::parse(&args.device).map_err(|problem| problem.place("--device"))?;
+            let model = weights::load(folder, &device)?.model;
+            let tokenizer = Tokenizer::load(folder)?;
+            tokenizer.check_vocabulary(model.architecture.vocabulary)?;
+            model_rewards(&model, &tokenizer, &rows)?
+        }
+        (None, None, Some(judge)) => {
             let judge = judge_named(&judge.to_string_lossy())?;
             let Judged { rewards, unread } =
                 judged_rewards(&*judge, &rows, &baselines(args.baseline.as_deref(), &rows)?, args.clip)?;
@@ -94,8 +110,10 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             }
             rewards
         }
-        (None, None) => {
-            return Err(Problem::usage("nothing is said to reward by").hint("--reward or --judge").into());
+        (None, None, None) => {
+            return Err(Problem::usage("nothing is said to reward by")
+                .hint("--reward, --reward-model or --judge")
+                .into());
         }
     };
     let mut text = String::new();
