@@ -149,8 +149,7 @@ pub(crate) mod tests {
         check("abacus", &["unknown device `abacus`", "choose cpu, cuda"]);
         check("cpu:1", &["no device `cpu:1`"]);
         check("cuda:first", &["`first`", "cuda:0"]);
-        for kind in ["cuda", "vulkan"] {
-            let built = if kind == "cuda" { cfg!(feature = "cuda") } else { cfg!(feature = "vulkan") };
+        for (kind, built) in [("cuda", cfg!(feature = "cuda")), ("vulkan", cfg!(feature = "vulkan"))] {
             let expected = match built {
                 true => format!("there is no device `{kind}:4000`"),
                 false => format!("--features {kind}"),
