@@ -173,3 +173,24 @@ fn prompts_may_carry_answers() {
     let row = PromptRow::from_record(&record(json!({"question": "2+2?", "answer": 4})), 0).unwrap().remove(0);
     assert_eq!((row.prompt, row.answer), (Text::Plain("2+2?".into()), Some("4".into())));
 }
+
+#[test]
+fn a_pair_is_a_list_of_two_with_its_scores() {
+    let check = |extra: Value, expected: Result<[f64; 2], &str>| {
+        let mut fields = json!({"prompt": "p", "chosen": "good", "rejected": "bad"});
+        fields.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        match (ListRow::from_record(&record(fields), 0), expected) {
+            (Ok(rows), Ok(scores)) => assert_eq!(rows[0].scores, scores),
+            (Err(fault), Err(message)) => assert!(fault.message.contains(message), "{}", fault.message),
+            (found, expected) => panic!("{found:?} is not {expected:?}"),
+        }
+    };
+    check(json!({}), Ok([1.0, 0.0]));
+    check(json!({"score_chosen": null}), Ok([1.0, 0.0]));
+    check(json!({"score_chosen": 8.5, "score_rejected": 7}), Ok([8.5, 7.0]));
+    check(json!({"score_chosen": "8.5", "score_rejected": "8.5"}), Ok([8.5, 8.5]));
+    check(json!({"score_chosen": 8.5}), Err("`score_rejected` is missing"));
+    check(json!({"score_chosen": 1, "score_rejected": 2}), Err("the rejected answer has the higher score"));
+    check(json!({"score_chosen": "high", "score_rejected": 2}), Err("`score_chosen` is"));
+    check(json!({"score_chosen": [8], "score_rejected": 2}), Err("`score_chosen` is a list"));
+}

@@ -84,7 +84,8 @@ impl Scores {
             NllReduction::SequenceMean => -self.logp(slot, Reduction::Mean),
             NllReduction::TokenPool => {
                 let mean_length: f64 = self.tokens[slot].clone().mean().into_scalar();
-                -self.logp(slot, Reduction::Sum) / mean_length
+                // Not a division: burn computes the gradient of that one through f32.
+                -self.logp(slot, Reduction::Sum) * mean_length.recip()
             }
         }
     }

@@ -460,6 +460,7 @@ mod tests {
         documented::<Rpo>();
         documented::<Vpo>();
         documented::<Tpo>();
+        documented::<crate::methods::survey::Survey>();
         documented::<crate::methods::token_dpo_q::TokenDpoQ>();
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polo_preference::{
     claims,
-    methods::{brain, curry_dpo, dpo, ipo, rdpo, rpo, rso, sft, simpo, srpo, token_dpo_q, tpo, vpo},
+    methods::{brain, curry_dpo, dpo, ipo, rdpo, rpo, rso, sft, simpo, srpo, survey, token_dpo_q, tpo, vpo},
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
 };
@@ -55,6 +55,7 @@ pub const METHODS: &[Method] = &[
     preference::<curry_dpo::CurryDpo>(&curry_dpo::CARD),
     preference::<rso::Rso>(&rso::CARD),
     preference::<brain::Brain>(&brain::CARD),
+    preference::<survey::Survey>(&survey::CARD),
     preference::<sft::Sft>(&sft::CARD),
 ];
 

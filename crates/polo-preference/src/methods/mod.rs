@@ -18,6 +18,7 @@ pub mod rso;
 pub mod sft;
 pub mod simpo;
 pub mod srpo;
+pub mod survey;
 pub mod token_dpo_q;
 pub mod tpo;
 pub mod vpo;
@@ -36,6 +37,7 @@ pub const METHODS: &[MethodCard] = &[
     curry_dpo::CARD,
     rso::CARD,
     brain::CARD,
+    survey::CARD,
     sft::CARD,
 ];
 

@@ -92,7 +92,7 @@ impl PairObjective for Rdpo {
         let base = |z: Tensor<1>| match self.loss {
             Base::Logistic => Link::Logistic.loss(z),
             Base::Hinge => Link::Hinge.loss(z),
-            Base::Ipo => (z - 0.5).square() / (self.beta * self.beta),
+            Base::Ipo => (z - 0.5).square() * (self.beta * self.beta).recip(),
         };
         let each = denoised(scores.labels.clone(), self.flip_rate, z, base);
         Loss::new(each, scores.pair_metrics(self.beta, 0, 1))

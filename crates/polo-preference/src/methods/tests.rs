@@ -378,7 +378,7 @@ pub(super) fn plain(text: &str) -> Text {
     Text::Plain(text.into())
 }
 
-fn pairs(n: u64) -> Rows {
+pub(super) fn pairs(n: u64) -> Rows {
     let row = |id| PairRow {
         prompt: plain("x "),
         chosen: plain("good"),

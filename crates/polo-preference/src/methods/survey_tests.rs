@@ -1,0 +1,498 @@
+//! The card's exact values, identities between losses, stability, and the rows that each loss learns from.
+
+use std::{collections::BTreeSet, f64::consts::LN_2};
+
+use polo_lm::{
+    encode::Limits,
+    rows::{ListRow, UnpairedRow},
+};
+use polo_run::config::{Choice, keys};
+
+use super::{taxonomy::VARIANTS, *};
+use crate::{
+    methods::{
+        dpo::Dpo,
+        tests::{close, encoded, losses, of_ratios, pairs, place, plain, random_ratios, scaled, words},
+    },
+    objective::{Batch, differentiate},
+};
+
+fn of(loss: LossName) -> Survey {
+    Survey { loss, ..Survey::default() }
+}
+
+/// With a label smoothing that every loss takes.
+fn usable(loss: LossName) -> Survey {
+    let e = if loss == LossName::ExoPair { 0.1 } else { 0.0 };
+    Survey { label_smoothing: e, ..of(loss) }
+}
+
+/// A batch of the slots that a loss needs, with lengths and qualities that differ.
+fn batch(settings: &Survey) -> Batch {
+    let slots = match settings.learns() {
+        Learns::Pairs | Learns::ScoredPairs => 2,
+        Learns::Lists => settings.answers,
+        Learns::Unpaired => 2,
+    };
+    let labels = if settings.learns() == Learns::Unpaired { [1.0, 0.0, 1.0] } else { [1.0; 3] };
+    let mut batch = of_ratios(&random_ratios(slots, 3), &labels);
+    for (slot, tokens) in batch.tokens.iter_mut().enumerate() {
+        *tokens = vec![3 + slot, 2, 9 - slot];
+    }
+    if matches!(settings.learns(), Learns::ScoredPairs | Learns::Lists) {
+        batch.quality =
+            (0..slots).map(|slot| vec![3.0 - slot as f64, 2.5 - 0.5 * slot as f64, 1.0]).collect();
+        batch.quality[0][2] = 1.7;
+    }
+    batch.typicality = (0..slots).map(|slot| vec![-0.3, 0.1 * slot as f64, -0.2]).collect();
+    if !settings.uses_reference() {
+        batch.reference.clear();
+    }
+    batch
+}
+
+/// Every loss, by the choices of its key.
+fn names() -> Vec<LossName> {
+    let key = keys::<Survey>().into_iter().find(|key| key.key == "loss").unwrap();
+    let named = |choice: &Choice| serde_json::from_value(choice.name.as_str().into()).unwrap();
+    let names: Vec<_> = key.choices.iter().map(named).collect();
+    assert_eq!(names.len(), 42);
+    names
+}
+
+fn all() -> impl Iterator<Item = Survey> {
+    names().into_iter().map(usable)
+}
+
+#[test]
+fn losses_at_the_reference_are_the_card_s() {
+    use LossName::*;
+    let check = |settings: Survey, expected: f64| {
+        settings.check().unwrap();
+        let slots = if settings.loss == Kto { 2 } else { settings.answers.min(2) };
+        let found = losses(&settings, &vec![vec![0.0; 3]; slots], &[1.0; 3]);
+        close(&found, &[expected; 3], 1e-12);
+    };
+    for (loss, expected) in [
+        (Sigmoid, LN_2),
+        (Hinge, 1.0),
+        (Ipo, 25.0),
+        (NcaPair, 2.0 * LN_2),
+        (BcoPair, 2.0 * LN_2),
+        (SppoHard, 50.0),
+        (ApoZero, 1.0),
+        (ApoDown, 1.0),
+        (Discopop, (LN_2 + 1.0) / 2.0),
+        (Kto, 0.5),
+        (Aot, LN_2),
+        (AotUnpaired, LN_2),
+        (Dpop, LN_2),
+        (RDpo, LN_2),
+        (SigmoidNorm, LN_2),
+        (CalDpo, LN_2 + 50.0),
+        (ChiPo, LN_2),
+        (BetaDpo, LN_2),
+        (Odpo, LN_2),
+        (Npo, 20.0 * LN_2),
+        (ApoZeroUnpaired, 0.5),
+        (Bco, LN_2),
+    ] {
+        check(of(loss), expected);
+    }
+    check(Survey { label_smoothing: 0.1, ..of(ExoPair) }, -0.5 * (4.0 * 0.1 * 0.9f64).ln());
+    for e in [0.0, 0.1, 0.4] {
+        check(Survey { label_smoothing: e, ..of(Robust) }, LN_2);
+    }
+    // Both models of ties call equal answers a tie half of the time at their defaults.
+    for loss in [DpoRk, DpoD] {
+        let alpha = Some(if loss == DpoRk { 3f64.ln() } else { 1.0 });
+        let settings = Survey { alpha, ..of(loss) };
+        let found = losses(&settings, &[vec![0.0; 3], vec![0.0; 3]], &[1.0, 0.5, 0.0]);
+        close(&found, &[2.0 * LN_2, LN_2, 2.0 * LN_2], 1e-12);
+    }
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    const STEP: f64 = 1e-5;
+    let variants = [
+        Survey { label_smoothing: 0.2, ..of(LossName::Simpo) },
+        Survey { divergence: Divergence::ForwardKl, ..of(LossName::Ipo) },
+        Survey { divergence: Divergence::Js, ..of(LossName::Sigmoid) },
+        Survey { divergence: Divergence::Alpha, ..of(LossName::Hinge) },
+        Survey { link: Link::Savage, ..of(LossName::Gpo) },
+        Survey { weighting: true, ..of(LossName::ApoDown) },
+        Survey { reference: false, ..of(LossName::Sigmoid) },
+        Survey {
+            also: vec![LossName::Sft, LossName::Orpo],
+            weights: vec![0.4, 2.0, -0.3],
+            ..of(LossName::Ipo)
+        },
+    ];
+    for settings in all().chain(variants) {
+        for soft in [false, true] {
+            let mut batch = batch(&settings);
+            if soft {
+                match settings.learns() {
+                    Learns::Pairs => batch.labels = vec![1.0, 0.8, 0.35],
+                    _ => continue,
+                }
+            }
+            let found = differentiate(&settings, &batch);
+            for (slot, gradients) in found.policy.iter().enumerate() {
+                for (example, gradient) in gradients.iter().enumerate() {
+                    let at = |shift: f64| {
+                        let (mut moved, mut fixed) = (batch.clone(), settings.clone());
+                        moved.policy[slot][example] += shift;
+                        // What passes no gradient stays where it is.
+                        match settings.loss {
+                            LossName::BetaDpo => {
+                                (fixed.loss, fixed.beta) = (LossName::Sigmoid, found.metrics.get("beta"));
+                            }
+                            LossName::Bco => moved.state = vec![found.metrics.get("delta").unwrap(), 1e300],
+                            _ => {}
+                        }
+                        differentiate(&fixed, &moved).sum()
+                    };
+                    let expected = match settings.loss {
+                        LossName::Kto if slot == 1 => 0.0,
+                        // -log sigmoid(u) has the slope sigmoid(u) - 1 in u, and u the slope beta / n in L.
+                        LossName::AlphaDpo if !soft => {
+                            let sign = if slot == 0 { -1.0 } else { 1.0 };
+                            sign * (1.0 - (-found.each[example]).exp()) * 2.0
+                                / batch.tokens[slot][example] as f64
+                        }
+                        LossName::AlphaDpo => continue,
+                        _ => (at(STEP) - at(-STEP)) / (2.0 * STEP),
+                    };
+                    assert!(
+                        (gradient - expected).abs() < 2e-7 * (1.0 + expected.abs()),
+                        "{settings:?}, slot {slot}: {gradient} is not {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn far_margins_give_numbers() {
+    for settings in all() {
+        for (up, down) in [(3000.0, -3000.0), (-3000.0, 3000.0), (-3000.0, -3000.0), (-1e-9, -3000.0)] {
+            let mut batch = batch(&settings);
+            for (slot, policy) in batch.policy.iter_mut().enumerate() {
+                // Log-probs, which are never above 0; references that put the ratios on either side.
+                let ratio = if slot == 0 { up } else { down };
+                *policy = vec![f64::min(ratio, -1e-9); 3];
+                if let Some(reference) = batch.reference.get_mut(slot) {
+                    *reference = vec![f64::min(-ratio, 0.0); 3];
+                }
+            }
+            let found = differentiate(&settings, &batch);
+            let numbers = found.each.iter().chain(found.policy.iter().flatten());
+            for number in numbers {
+                assert!(number.is_finite(), "{:?} at {up}, {down}: {found:?}", settings.loss);
+            }
+        }
+    }
+}
+
+#[test]
+fn losses_of_log_probs_alone_load_no_reference() {
+    use LossName::*;
+    let free = [Cpo, Simpo, AlphaPo, Orpo, SlicHf, Simper, SimNpo, SoftPo, Sft, Rrhf, Pro];
+    for name in names() {
+        assert_eq!(of(name).uses_reference(), !free.contains(&name), "{name:?}");
+        // And such a loss does not change with one.
+        let settings = usable(name);
+        let mut batch = batch(&settings);
+        let before = differentiate(&settings, &batch);
+        batch.reference = (0..batch.policy.len())
+            .map(|slot| vec![-3.0 - slot as f64, -7.0, 2.0 * slot as f64 - 9.0])
+            .collect();
+        assert_eq!(differentiate(&settings, &batch).each == before.each, free.contains(&name), "{name:?}");
+    }
+    assert!(!Survey { reference: false, also: vec![Sft], ..of(Hinge) }.uses_reference());
+    assert!(Survey { also: vec![Sigmoid], ..of(Simpo) }.uses_reference());
+}
+
+/// Values and gradients of two settings agree on a batch, up to a factor.
+#[track_caller]
+fn equal(one: &Survey, other: &Survey, factor: f64, batch: &Batch) {
+    let [one, other] = [one, other].map(|settings| differentiate(settings, batch));
+    close(&one.each, &scaled(&other.each, factor), 1e-9);
+    for (one, other) in one.policy.iter().zip(&other.policy) {
+        close(one, &scaled(other, factor), 1e-9);
+    }
+}
+
+#[test]
+fn losses_are_each_other_s_special_cases() {
+    use LossName::*;
+    let dpo = of(Sigmoid);
+    let batch = batch(&dpo);
+    let mut even = batch.clone();
+    even.tokens[1] = even.tokens[0].clone();
+    let smooth = |e| Survey { label_smoothing: e, ..of(Sigmoid) };
+    let alpha = |alpha, loss| Survey { alpha: Some(alpha), ..of(loss) };
+    equal(&of(Robust), &dpo, 1.0, &batch);
+    equal(&of(RDpo), &dpo, 1.0, &even);
+    equal(&alpha(0.0, RDpo), &dpo, 1.0, &batch);
+    equal(&Survey { lambda: Some(0.0), ..of(Dpop) }, &dpo, 1.0, &batch);
+    equal(&of(Gpo), &dpo, 1.0, &batch);
+    equal(&alpha(0.0, BetaDpo), &dpo, 1.0, &batch);
+    equal(&Survey { lambda: Some(0.0), ..alpha(1.0, Ropo) }, &dpo, 1.0, &batch);
+    equal(&Survey { divergence: Divergence::Alpha, divergence_alpha: 1.0, ..dpo.clone() }, &dpo, 1.0, &batch);
+    equal(&Survey { link: Link::Hinge, ..of(Gpo) }, &of(Hinge), 1.0, &batch);
+    equal(&alpha(0.0, AlphaDpo), &of(Simpo), 1.0, &batch);
+    // (1 - beta D)^2 = beta^2 (D - 1/beta)^2.
+    let square = Survey { link: Link::Square, beta: Some(0.3), ..of(Gpo) };
+    equal(&square, &Survey { beta: Some(0.15), ..of(Ipo) }, 0.09, &batch);
+    // CPO without imitation is DPO without reference.
+    let mut free = batch.clone();
+    free.reference.clear();
+    equal(&Survey { lambda: Some(0.0), ..of(Cpo) }, &Survey { reference: false, ..dpo.clone() }, 1.0, &free);
+    // SimPO without margin on equal lengths n: DPO with beta / n and a uniform reference.
+    let mut four = free.clone();
+    four.tokens = vec![vec![4; 3]; 2];
+    let simpo = Survey { gamma: Some(0.0), beta: Some(2.0), ..of(Simpo) };
+    equal(&simpo, &Survey { beta: Some(0.5), reference: false, ..dpo.clone() }, 1.0, &four);
+    // AOT of one pair is cDPO.
+    let mut one = of_ratios(&random_ratios(2, 1), &[1.0]);
+    one.tokens = vec![vec![3], vec![5]];
+    for loss in [Aot, AotUnpaired] {
+        equal(&Survey { label_smoothing: 0.2, ..of(loss) }, &smooth(0.2), 1.0, &one);
+    }
+    // cDPO at e = 1/2 is even in D.
+    let swapped = Batch {
+        policy: vec![batch.policy[1].clone(), batch.policy[0].clone()],
+        reference: vec![batch.reference[1].clone(), batch.reference[0].clone()],
+        ..batch.clone()
+    };
+    close(&differentiate(&smooth(0.5), &batch).each, &differentiate(&smooth(0.5), &swapped).each, 1e-12);
+    // The exponential's slope at D = 0 is twice DPO's.
+    let zero = of_ratios(&[vec![0.0], vec![0.0]], &[1.0]);
+    let slope = |settings: &Survey| differentiate(settings, &zero).policy[0][0];
+    let exponential = Survey { link: Link::Exponential, ..of(Gpo) };
+    assert!((slope(&exponential) - 2.0 * slope(&dpo)).abs() < 1e-12);
+    // nca_pair - bco_pair = (S(-beta rho_l) - S(-beta rho_w)) / 2.
+    let [nca, bco] = [NcaPair, BcoPair].map(|loss| differentiate(&of(loss), &batch).each);
+    for (place, (nca, bco)) in nca.iter().zip(&bco).enumerate() {
+        let s = |slot: usize| {
+            let rho = batch.policy[slot][place] - batch.reference[slot][place];
+            -(0.1 * rho).exp().ln_1p()
+        };
+        assert!((nca - bco - (s(1) - s(0)) / 2.0).abs() < 1e-12);
+    }
+    // WPO of next tokens that were certain.
+    let mut certain = batch.clone();
+    certain.typicality = vec![vec![0.0; 3]; 2];
+    equal(&Survey { weighting: true, ..dpo.clone() }, &dpo, 1.0, &certain);
+    // And DPO is the method of that name, soft labels too.
+    let mut soft = batch.clone();
+    soft.labels = vec![1.0, 0.7, 0.2];
+    let smoothed = Dpo { label_smoothing: 0.2, ..Dpo::default() };
+    close(&differentiate(&smooth(0.2), &soft).each, &differentiate(&smoothed, &soft).each, 1e-12);
+}
+
+#[test]
+fn the_price_of_length_moves_the_optimum_as_derived() {
+    // pi_ref (.5, .3, .2), r (.3, .1, .8), n (2, 9, 20), beta .5, alpha .05, exact labels: the loss is least, so its
+    // gradient is zero, where pi is the KL-optimum of r - alpha n.
+    let (reference, r, n) = ([0.5, 0.3, 0.2], [0.3, 0.1, 0.8], [2, 9, 20]);
+    let optimum = [0.724924, 0.144784, 0.130292];
+    let settings = Survey { beta: Some(0.5), alpha: Some(0.05), ..of(LossName::RDpo) };
+    let mut slope = [0.0; 3];
+    for (w, l) in [(0, 1), (0, 2), (1, 2)] {
+        let p = 1.0 / (1.0 + f64::exp(r[l] - r[w]));
+        let batch = Batch {
+            policy: vec![vec![f64::ln(optimum[w])], vec![f64::ln(optimum[l])]],
+            reference: vec![vec![f64::ln(reference[w])], vec![f64::ln(reference[l])]],
+            tokens: vec![vec![n[w]], vec![n[l]]],
+            labels: vec![p],
+            ..Batch::default()
+        };
+        let found = differentiate(&settings, &batch);
+        slope[w] += found.policy[0][0];
+        slope[l] += found.policy[1][0];
+    }
+    close(&slope, &[0.0; 3], 1e-6);
+}
+
+#[test]
+fn lists_by_hand() {
+    let list = |loss| Survey { lambda: Some(0.0), answers: 3, ..of(loss) };
+    let mut three = of_ratios(&[vec![0.2], vec![-0.4], vec![0.5]], &[1.0]);
+    three.quality = vec![vec![2.0], vec![1.0], vec![0.0]];
+    // InfoNCA with flat rewards: the entropy of flat scores is log 3.
+    let mut flat = of_ratios(&vec![vec![0.0]; 3], &[1.0]);
+    flat.quality = vec![vec![5.0]; 3];
+    close(&differentiate(&list(LossName::InfoNca), &flat).each, &[3f64.ln()], 1e-12);
+    // RRHF: only the third answer is more likely than a better one; means of 4 tokens.
+    let by_hand = (0.5 - 0.2) / 4.0 + (0.5 - -0.4) / 4.0;
+    close(&differentiate(&list(LossName::Rrhf), &three).each, &[by_hand], 1e-12);
+    // PRO: T is 1 / (difference of scores).
+    let m = [-9.8 / 4.0, -10.4 / 4.0, -9.5 / 4.0];
+    let first = (f64::exp(2.0 * m[0]) + f64::exp(m[1]) + f64::exp(2.0 * m[2])).ln() - 2.0 * m[0];
+    let second = (f64::exp(m[1]) + f64::exp(m[2])).ln() - m[1];
+    close(&differentiate(&list(LossName::Pro), &three).each, &[first + second], 1e-12);
+    // LiPO: ranks by reward 2, 3, 1.
+    let (g, d) = ([3.0, 1.0, 0.0], [3f64.ln(), 4f64.ln(), 2f64.ln()]);
+    let rho = [0.2, -0.4, 0.5];
+    let term = |i: usize, j: usize| {
+        let weight = f64::abs(g[i] - g[j]) * f64::abs(1.0 / d[i] - 1.0 / d[j]);
+        weight * f64::exp(-0.1 * (rho[i] - rho[j])).ln_1p()
+    };
+    let by_hand = term(0, 1) + term(0, 2) + term(1, 2);
+    close(&differentiate(&list(LossName::Lipo), &three).each, &[by_hand], 1e-12);
+}
+
+#[test]
+fn running_means_go_from_batch_to_batch() {
+    let settings = of(LossName::Bco);
+    let mut first = of_ratios(&[vec![2.0, 4.0]], &[1.0, 0.0]);
+    let found = differentiate(&settings, &first);
+    close(&found.state, &[0.3, 2.0], 1e-12);
+    // 0.2 - 0.3 and 0.4 - 0.3.
+    close(&found.each, &[f64::exp(0.1).ln_1p(), f64::exp(0.1).ln_1p()], 1e-12);
+    first.state = found.state;
+    first.policy = vec![vec![-10.0, -10.0]];
+    close(&differentiate(&settings, &first).state, &[0.15, 4.0], 1e-12);
+
+    let mut pairs = of_ratios(&[vec![3.0, 1.0], vec![0.0, 0.0]], &[1.0, 1.0]);
+    let settings = of(LossName::BetaDpo);
+    let found = differentiate(&settings, &pairs);
+    close(&found.state, &[0.2], 1e-12);
+    assert_eq!(found.metrics.get("beta"), Some(0.1));
+    pairs.state = vec![0.1];
+    let found = differentiate(&settings, &pairs);
+    close(&found.state, &[0.11], 1e-12);
+    close(&[found.metrics.get("beta").unwrap()], &[0.1 * (1.0 + 0.6 * 0.1)], 1e-12);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_hint() {
+    use LossName::*;
+    let refused = |settings: Survey, message: &str, hint: &str| {
+        let problem = settings.check().unwrap_err();
+        assert!(problem.message().contains(message), "{problem}");
+        assert!(problem.hint_text().unwrap_or_default().contains(hint), "{:?}", problem.hint_text());
+    };
+    refused(of(ExoPair), "e is 0", "label_smoothing above 0");
+    refused(Survey { label_smoothing: 0.5, ..of(Robust) }, "label_smoothing is 0.5", "below 0.5");
+    refused(Survey { also: vec![Kto], ..of(Sigmoid) }, "learns from other rows", "pairs to pairs");
+    refused(Survey { also: vec![Sft], ..of(Kto) }, "learns from other rows", "pairs to pairs");
+    refused(Survey { weights: vec![1.0; 3], ..of(Sigmoid) }, "3 weights for 1", "method.also");
+    refused(Survey { alpha: Some(0.0), ..of(AlphaPo) }, "alpha above 0", "simpo");
+    refused(Survey { divergence: Divergence::Js, ..of(NcaPair) }, "no other divergence", "sigmoid");
+    refused(Survey { reference: false, ..of(Kto) }, "defined by its reference", "reference = true");
+    refused(Survey { weighting: true, ..of(Orpo) }, "cannot be weighed", "without imitation");
+    refused(Survey { weighting: true, ..of(Aot) }, "sorts the batch", "weighting = false");
+    refused(Survey { weighting: true, ..of(Kto) }, "cannot be weighed", "loss of pairs");
+    let tokens = TokenWeights::Ld;
+    refused(Survey { tokens, also: vec![Sft], ..of(Sigmoid) }, "cannot be weighed", "loss of pairs");
+    for settings in all() {
+        settings.check().unwrap();
+    }
+}
+
+#[test]
+fn rows_become_what_their_loss_needs() {
+    let limits = Limits::new(32);
+    let weights = |tokens: TokenWeights| {
+        let settings = Survey { tokens, ld_alpha: 0.25, decay: 0.5, ..Survey::default() };
+        let row = |chosen: &str, rejected: &str, id| polo_lm::rows::PairRow {
+            prompt: plain("x "),
+            chosen: plain(chosen),
+            rejected: plain(rejected),
+            label: 1.0,
+            place: place(),
+            id,
+        };
+        let rows = Rows::Pairs((0..8).map(|id| row("good x x", "bad", id)).collect());
+        let examples = settings.encode(&rows, &words(), &limits).unwrap().rows;
+        examples.into_iter().map(|example| example.weights).collect::<Vec<_>>()
+    };
+    assert!(weights(TokenWeights::All)[0].is_empty());
+    assert_eq!(weights(TokenWeights::Ld)[0], [vec![1.0, 1.0, 0.25, 0.25], vec![1.0; 2]]);
+    assert_eq!(weights(TokenWeights::Decay)[0], [vec![1.0, 0.5, 0.25, 0.125], vec![1.0, 0.5]]);
+    let sampled = weights(TokenWeights::Sampo);
+    assert!(sampled.iter().all(|slots| slots[0].iter().sum::<f32>() == 2.0 && slots[1] == [1.0, 1.0]));
+    assert!(sampled.iter().any(|slots| slots[0] != sampled[0][0]), "{sampled:?}");
+    assert_eq!(sampled, weights(TokenWeights::Sampo));
+
+    // ORPO's prompt is learnt in a tree of its own, which begins after its first token.
+    let orpo = Survey { prompt_nll: true, ..of(LossName::Orpo) };
+    let trees = &encoded(&orpo, &pairs(1))[0].0.trees;
+    assert_eq!(trees.len(), 2);
+    let whole = [trees[1].prompt.as_slice(), &trees[1].answers[0]].concat();
+    assert_eq!(whole, [trees[0].prompt.as_slice(), &trees[0].answers[0]].concat());
+    assert_eq!(trees[1].prompt.len(), 1);
+
+    // Lists: the best, the worst and what lies evenly between; best against worst for ODPO.
+    let list = |scores: &[f64]| ListRow {
+        prompt: plain("x "),
+        completions: ["good", "bad", "x", "good x", "x x"][..scores.len()]
+            .iter()
+            .map(|text| plain(text))
+            .collect(),
+        scores: scores.to_vec(),
+        logps: Vec::new(),
+        place: place(),
+        id: 0,
+    };
+    let qualities = |settings: Survey, scores: &[f64]| {
+        let rows = Rows::Lists(vec![list(scores), ListRow { id: 1, ..list(&[1.0, 0.0]) }]);
+        let examples = settings.encode(&rows, &words(), &limits).unwrap().rows;
+        examples.into_iter().map(|example| example.quality).collect::<Vec<_>>()
+    };
+    let three = Survey { answers: 3, ..of(LossName::Pro) };
+    assert_eq!(qualities(three, &[2.0, 5.0, 1.0, 4.0, 3.0]), [vec![5.0, 3.0, 1.0]]);
+    assert_eq!(qualities(of(LossName::Odpo), &[2.0, 5.0, 1.0]), [vec![5.0, 1.0], vec![1.0, 0.0]]);
+    assert_eq!(qualities(of(LossName::Odpo), &[2.0, 2.0]), [vec![1.0, 0.0]]);
+}
+
+#[test]
+fn single_answers_are_mismatched_with_another_prompt_s() {
+    let row = |prompt: &str, completion: &str, label, id| UnpairedRow {
+        prompt: plain(prompt),
+        completion: plain(completion),
+        label,
+        place: place(),
+        id,
+    };
+    let rows = Rows::Unpaired(vec![
+        row("x ", "good", true, 0),
+        row("x ", "bad", false, 1),
+        row("x x ", "x", true, 2),
+    ]);
+    let found = encoded(&of(LossName::Kto), &rows);
+    let answers: Vec<_> =
+        found.iter().map(|(example, trees)| (example.label, trees[0].1.join(" | "))).collect();
+    let expected = [(1.0, "good | x"), (0.0, "bad | x"), (1.0, "x | bad")];
+    assert_eq!(answers, expected.map(|(label, text)| (label, text.to_owned())));
+    assert!(found.iter().all(|(example, _)| example.quality.is_empty()));
+    let alone = encoded(&of(LossName::Bco), &rows);
+    assert!(alone.iter().all(|(example, _)| example.answer_tokens().count() == 1));
+}
+
+#[test]
+fn the_taxonomy_knows_every_loss_once_and_every_branch() {
+    let runs: Vec<_> = VARIANTS
+        .iter()
+        .filter_map(|variant| match variant.run {
+            taxonomy::Run::Loss(name) => Some(name.to_owned()),
+            _ => None,
+        })
+        .collect();
+    // Those have methods or settings of their own.
+    let elsewhere = ["sigmoid", "robust", "ipo", "simpo", "sft"].map(str::to_owned);
+    let known: BTreeSet<_> = runs.iter().cloned().chain(elsewhere).collect();
+    let names: BTreeSet<_> = self::names().into_iter().map(LossName::name).collect();
+    assert_eq!(known, names);
+    assert_eq!(runs.len() + 5, names.len());
+    let unique: BTreeSet<_> = VARIANTS.iter().map(|variant| variant.name).collect();
+    assert_eq!(unique.len(), VARIANTS.len());
+    let branches: BTreeSet<_> = VARIANTS.iter().flat_map(|variant| variant.places).collect();
+    assert_eq!(branches.len(), 24);
+}
