@@ -286,6 +286,8 @@ pub enum Preset {
     Tiny,
     /// 6 layers of width 256, about 5 million parameters with 4,096 tokens: minutes on two cores.
     Small,
+    /// 8 layers of width 320, about 10 million parameters with 4,096 tokens.
+    Medium,
     /// 12 layers of width 768, about 100 million parameters: for a GPU.
     Base,
 }
@@ -302,6 +304,7 @@ pub fn new_config(
     let (layers, width, heads, keys, inner) = match preset {
         Preset::Tiny => (2, 64, 4, 4, 176),
         Preset::Small => (6, 256, 8, 4, 704),
+        Preset::Medium => (8, 320, 10, 5, 864),
         Preset::Base => (12, 768, 12, 12, 2048),
     };
     let mut config = match family {

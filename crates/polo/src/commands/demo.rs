@@ -50,6 +50,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             imitation_steps: 1200,
             pairs: 6000,
             alignment_steps: 250,
+            learning_rate: 3e-4,
             prompts: 500,
             ..Budget::full()
         },

@@ -52,6 +52,8 @@ enum PresetArgument {
     Tiny,
     /// 6 layers of width 256: minutes on two cores.
     Small,
+    /// 8 layers of width 320: ten million parameters
+    Medium,
     /// 12 layers of width 768: for a GPU.
     Base,
 }
@@ -78,6 +80,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     let preset = match args.preset {
         PresetArgument::Tiny => Preset::Tiny,
         PresetArgument::Small => Preset::Small,
+        PresetArgument::Medium => Preset::Medium,
         PresetArgument::Base => Preset::Base,
     };
     refuse_if_used(&args.out)?;
