@@ -189,8 +189,10 @@ fn a_plan_tells_what_a_run_would_do() {
 #[test]
 fn a_claim_is_re_tested_in_seconds_where_there_is_one() {
     let folder = TempDir::new().unwrap();
-    let text = done(polo(folder.path(), &["reproduce", "srpo", "--quick"]).output().unwrap());
-    assert!(text.contains("Verdict: "), "{text}");
+    for method in ["srpo", "rdpo", "rpo", "vpo", "brain"] {
+        let text = done(polo(folder.path(), &["reproduce", method, "--quick"]).output().unwrap());
+        assert!(text.contains("Verdict: "), "{text}");
+    }
     assert!(!folder.path().join("CLAIMS.md").exists());
     let refused = polo(folder.path(), &["reproduce", "sft"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));

@@ -7,9 +7,10 @@
 
 use polo_run::seed::{Seeds, unit};
 
+use super::tabular::{self, Examples, Stop, minimise, pick, softmax};
 use crate::{
     methods::{dpo::Dpo, ipo::Ipo, srpo::Srpo},
-    objective::{Batch, PairObjective, differentiate},
+    objective::PairObjective,
 };
 
 /// Number of answers.
@@ -158,10 +159,7 @@ impl Pairs {
         let mut rng = Seeds::new(seed).rng("srpo_exact/pairs", behaviour as u64);
         let mut weights = [0.0; ANSWERS * ANSWERS];
         for _ in 0..PAIRS {
-            let [one, other] = [unit(&mut rng), unit(&mut rng)].map(|u| {
-                let [a, b, _] = BEHAVIOURS[behaviour];
-                usize::from(u >= a) + usize::from(u >= a + b)
-            });
+            let [one, other] = [unit(&mut rng), unit(&mut rng)].map(|u| pick(&BEHAVIOURS[behaviour], u));
             let one_wins = unit(&mut rng) < PREFERENCES[one][other];
             let (winner, loser) = if one_wins { (one, other) } else { (other, one) };
             weights[winner * ANSWERS + loser] += 1.0 / PAIRS as f64;
@@ -178,116 +176,34 @@ fn solve(method: &'static str, alpha: Option<f64>, behaviour: Policy, pairs: &Pa
         _ => Box::new(Dpo { beta: BETA, ..Dpo::default() }),
     };
     let rows = if alpha.is_some() { 1 + ANSWERS } else { 1 };
-    let (logits, loss) =
-        minimise(vec![0.0; rows * ANSWERS], |logits| table_loss(objective.as_ref(), pairs, logits));
+    let start = vec![0.0; rows * ANSWERS];
+    let (logits, loss) = minimise(start, Stop::EXACT, |logits| table_loss(objective.as_ref(), pairs, logits));
     let policies: Vec<Policy> =
-        log_softmax(&logits).chunks_exact(ANSWERS).map(|row| [0, 1, 2].map(|y| row[y].exp())).collect();
+        softmax(&logits, ANSWERS).chunks_exact(ANSWERS).map(|row| [row[0], row[1], row[2]]).collect();
     let improvement = alpha.map(|_| [policies[1], policies[2], policies[3]]);
     Solution { method, alpha, behaviour, policy: policies[0], improvement, loss }
 }
 
-/// The mean loss over the pairs and its gradient. Row 0 of `logits` is pi; rows 1 to 3, where there are any, are
-/// pi'(.|y1).
-fn table_loss(objective: &dyn PairObjective, pairs: &Pairs, logits: &[f64]) -> (f64, Vec<f64>) {
-    let log_policy = log_softmax(logits);
+/// The pairs as examples over a table of that many rows: row 0 is pi, rows 1 to 3, where there are any, are pi'(.|y1).
+fn examples(pairs: &Pairs, rows: usize) -> Examples {
     let improvement = |y1: usize, y2: usize| (1 + y1) * ANSWERS + y2;
-    // Cells of the tables, in the order of the methods' slots.
-    let cells = |w: usize, l: usize| {
-        let all = [w, l, improvement(l, w), improvement(l, l), improvement(w, w), improvement(w, l)];
-        all.into_iter().take(if logits.len() > ANSWERS { 6 } else { 2 })
-    };
-    let slots = cells(0, 0).count();
-    let mut batch = Batch::new(slots, true);
-    batch.labels = pairs.labels.to_vec();
-    batch.reference.fill(vec![-(ANSWERS as f64).ln(); pairs.labels.len()]);
-    batch.tokens.fill(vec![1; pairs.labels.len()]);
-    for pair in 0..pairs.labels.len() {
-        for (slot, cell) in batch.policy.iter_mut().zip(cells(pair / ANSWERS, pair % ANSWERS)) {
-            slot.push(log_policy[cell]);
-        }
-    }
-
-    let found = differentiate(objective, &batch);
-    let loss = found.each.iter().zip(&pairs.weights).map(|(loss, weight)| loss * weight).sum();
-    // Losses of different pairs do not touch each other, so that weights may come after differentiation.
-    let mut by_log_policy = vec![0.0; logits.len()];
+    let slots = if rows > 1 { 6 } else { 2 };
+    let mut examples = Examples::new(slots);
     for (pair, weight) in pairs.weights.iter().enumerate() {
-        for (slot, cell) in found.policy.iter().zip(cells(pair / ANSWERS, pair % ANSWERS)) {
-            by_log_policy[cell] += weight * slot[pair];
-        }
+        let (w, l) = (pair / ANSWERS, pair % ANSWERS);
+        // Cells of the tables, in the order of the methods' slots.
+        let cells = [w, l, improvement(l, w), improvement(l, l), improvement(w, w), improvement(w, l)];
+        examples.push(&cells[..slots], *weight);
     }
-    let gradient = by_log_policy.chunks_exact(ANSWERS).zip(log_policy.chunks_exact(ANSWERS));
-    let gradient = gradient.flat_map(|(gradient, log_policy)| {
-        let total: f64 = gradient.iter().sum();
-        gradient.iter().zip(log_policy).map(move |(gradient, log)| gradient - log.exp() * total)
-    });
-    (loss, gradient.collect())
+    examples.labels = pairs.labels.to_vec();
+    examples
 }
 
-fn log_softmax(logits: &[f64]) -> Vec<f64> {
-    let rows = logits.chunks_exact(ANSWERS).flat_map(|row| {
-        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let log_total = max + row.iter().map(|logit| (logit - max).exp()).sum::<f64>().ln();
-        row.iter().map(move |logit| logit - log_total)
-    });
-    rows.collect()
-}
-
-/// L-BFGS with backtracking (Nocedal & Wright 2006, algorithms 3.1 and 7.5), until the gradient vanishes or rounding
-/// hides any further fall. Returns where it ends and the value there. A dozen smooth parameters do not need a library.
-fn minimise(mut x: Vec<f64>, f: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> (Vec<f64>, f64) {
-    const MEMORY: usize = 12;
-    const MAX_STEPS: usize = 1000;
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let add = |a: &[f64], scale: f64, b: &[f64]| -> Vec<f64> {
-        a.iter().zip(b).map(|(a, b)| a + scale * b).collect()
-    };
-    let (mut value, mut gradient) = f(&x);
-    // Steps, changes of the gradient along them, and 1 / (step . change).
-    let mut memory: Vec<(Vec<f64>, Vec<f64>, f64)> = Vec::new();
-    for _ in 0..MAX_STEPS {
-        if dot(&gradient, &gradient).sqrt() < 1e-10 {
-            break;
-        }
-        let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
-        let mut shares = Vec::new();
-        for (step, change, inverse) in memory.iter().rev() {
-            let share = inverse * dot(step, &direction);
-            direction = add(&direction, -share, change);
-            shares.push(share);
-        }
-        if let Some((_, change, inverse)) = memory.last() {
-            let scale = 1.0 / (inverse * dot(change, change));
-            direction.iter_mut().for_each(|d| *d *= scale);
-        }
-        for ((step, change, inverse), share) in memory.iter().zip(shares.iter().rev()) {
-            direction = add(&direction, share - inverse * dot(change, &direction), step);
-        }
-        let slope = dot(&gradient, &direction);
-        let mut length = 1.0;
-        let next = loop {
-            let candidate = add(&x, length, &direction);
-            let (new_value, new_gradient) = f(&candidate);
-            if new_value <= value + 1e-4 * length * slope {
-                break Some((candidate, new_value, new_gradient));
-            }
-            length *= 0.5;
-            if length < 1e-4 {
-                break None;
-            }
-        };
-        let Some((candidate, new_value, new_gradient)) = next else { break };
-        let (step, change) = (add(&candidate, -1.0, &x), add(&new_gradient, -1.0, &gradient));
-        let curvature = dot(&step, &change);
-        if curvature > 1e-300 {
-            if memory.len() == MEMORY {
-                memory.remove(0);
-            }
-            memory.push((step, change, 1.0 / curvature));
-        }
-        (x, value, gradient) = (candidate, new_value, new_gradient);
-    }
-    (x, value)
+/// The mean loss over the pairs and its gradient, for a uniform reference.
+fn table_loss(objective: &dyn PairObjective, pairs: &Pairs, logits: &[f64]) -> (f64, Vec<f64>) {
+    let uniform = vec![-(ANSWERS as f64).ln(); logits.len()];
+    let examples = examples(pairs, logits.len() / ANSWERS);
+    tabular::loss(objective, &examples, &uniform, ANSWERS, logits)
 }
 
 #[cfg(test)]
