@@ -52,6 +52,11 @@ fn methods_are_listed() {
 }
 
 #[test]
+fn variants_of_dpo_are_listed() {
+    assert_snapshot!(session(&[], &["methods", "--variants"]));
+}
+
+#[test]
 fn a_method_is_explained() {
     assert_snapshot!(session(&[], &["explain", "srpo"]));
 }

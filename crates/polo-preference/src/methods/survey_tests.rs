@@ -472,6 +472,11 @@ fn single_answers_are_mismatched_with_another_prompt_s() {
     let expected = [(1.0, "good | x"), (0.0, "bad | x"), (1.0, "x | bad")];
     assert_eq!(answers, expected.map(|(label, text)| (label, text.to_owned())));
     assert!(found.iter().all(|(example, _)| example.quality.is_empty()));
+    // Where all prompts are the same, the row before has to do.
+    let same = Rows::Unpaired(vec![row("x ", "good", true, 0), row("x ", "bad", false, 1)]);
+    let answers: Vec<_> =
+        encoded(&of(LossName::Kto), &same).iter().map(|(_, trees)| trees[0].1.join(" | ")).collect();
+    assert_eq!(answers, ["good | bad", "bad | bad"]);
     let alone = encoded(&of(LossName::Bco), &rows);
     assert!(alone.iter().all(|(example, _)| example.answer_tokens().count() == 1));
 }

@@ -178,7 +178,7 @@ pub const VARIANTS: &[Variant] = &[
         "-S(beta D) + eta beta nll_w",
     ),
     with(
-        "IRPO (iterative reasoning)",
+        "IRPO (Iterative RPO)",
         &[SENTENCE, ONLINE],
         Setting("method.also = [\"sft\"]"),
         "sigmoid + sft",
@@ -316,11 +316,11 @@ pub const VARIANTS: &[Variant] = &[
         "sum_{s_i>s_j} |G_i - G_j| |1/d_i - 1/d_j| (-S(beta (rho_i - rho_j))), G = 2^s - 1, d = log(1 + rank by rho)",
     ),
     with(
-        "MPO (mixed)",
-        &[DISTINGUISHABILITY, ONLINE, DYNAMIC],
+        "MPO's mixture (TRL's guide)",
+        &[],
         Setting("method.also = [\"bco-pair\", \"sft\"]"),
         "sigmoid + bco_pair + sft",
-        "-0.8 S(beta D) + 0.2 BCO + nll_w (the mixture that TRL's guide calls MPO)",
+        "0.8 DPO + 0.2 BCO of pairs + nll_w: method.weights = [0.8, 0.2, 1.0]",
     ),
     with(
         "TDPO",
@@ -410,6 +410,7 @@ pub const VARIANTS: &[Variant] = &[
     with("VPO", &[ONLINE], Method("vpo"), "", "DPO plus a signed term of the value"),
     with("mDPO", &[LIST], Method("mdpo"), "", "DPO with pairs of images"),
     with("SRPO", &[SELF_PLAY, SHIFT], Method("srpo"), "", "see `polo explain srpo`"),
+    place("MPO", &[DISTINGUISHABILITY, ONLINE, DYNAMIC]),
     place("MallowsPO", &[HETEROGENEITY]),
     place("GDPO", &[HETEROGENEITY, DISTINGUISHABILITY]),
     place("DPO-rc", &[DISTINGUISHABILITY]),
@@ -521,7 +522,8 @@ pub fn table(slugs: &[&str]) -> String {
         "Methods of \"A Survey of Direct Preference Optimization\" by what they change: 1 data strategy, 2 learning \
          framework,\n3 constraint mechanism, 4 model property. Settings are those of `polo train dpo-survey`. L, m: \
          log-prob of an answer,\nsum and mean over its n tokens; rho: L less the reference's; D = rho_w - rho_l; \
-         S = log sigmoid; s: scores.\n\n",
+         S = log sigmoid; s: scores.\ncDPO, RSO's hinge, InfoNCA, DiscoPOP, RPO, WPO, AlphaPO, TPO, SLiC-HF and PRO are not \
+         in its figure and stand where they fit.\n\n",
     );
     for row in &rows {
         let line: String = (0..4).map(|column| format!("{:1$}  ", row[column], widths[column])).collect();

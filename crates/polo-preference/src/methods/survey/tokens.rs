@@ -27,12 +27,12 @@ impl TokenWeights {
     pub(super) fn of(self, settings: &Survey, example: &Example, row: u64) -> Vec<Vec<f32>> {
         let lengths: Vec<usize> = example.answer_tokens().collect();
         let shared = lengths.iter().copied().min().unwrap_or(0);
-        let answers = lengths.iter().enumerate();
+        let answers = lengths.iter();
         match self {
             TokenWeights::All => Vec::new(),
             TokenWeights::Ld => {
                 let weight = |place: usize| if place < shared { 1.0 } else { settings.ld_alpha as f32 };
-                answers.map(|(_, &length)| (0..length).map(weight).collect()).collect()
+                answers.map(|&length| (0..length).map(weight).collect()).collect()
             }
             TokenWeights::Sampo => {
                 let seeds = Seeds::new(0);
@@ -42,12 +42,12 @@ impl TokenWeights {
                     order[..shared].iter().for_each(|&place| weights[place] = 1.0);
                     weights
                 };
-                answers.map(sampled).collect()
+                answers.enumerate().map(sampled).collect()
             }
             TokenWeights::Decay => {
                 let weight =
                     |place: usize| settings.decay.powi(i32::try_from(place).unwrap_or(i32::MAX)) as f32;
-                answers.map(|(_, &length)| (0..length).map(weight).collect()).collect()
+                answers.map(|&length| (0..length).map(weight).collect()).collect()
             }
         }
     }

@@ -24,10 +24,15 @@ pub(super) fn encode(
 ) -> Result<Encoded<Example>> {
     let rows = rows.unpaired()?;
     let mut lists = Vec::with_capacity(rows.len());
+    let mut other = 0;
     for (place, row) in rows.iter().enumerate() {
         let mut completions = vec![row.completion.clone()];
         if mismatched {
-            completions.push(mismatch(rows, place).completion.clone());
+            // What is another prompt for one row is so for the next of the same prompt.
+            if place == 0 || rows[place - 1].prompt != row.prompt {
+                other = mismatch(rows, place);
+            }
+            completions.push(rows[other].completion.clone());
         }
         lists.push(ListRow {
             prompt: row.prompt.clone(),
@@ -49,13 +54,14 @@ pub(super) fn encode(
     Ok(encoded)
 }
 
-/// The nearest earlier row (before the first comes the last) with another prompt and an answer of the same form; the
-/// row itself where there is none.
-fn mismatch(rows: &[UnpairedRow], place: usize) -> &UnpairedRow {
+/// The place of the nearest earlier row (before the first comes the last) with another prompt and an answer of the same
+/// form; of the row before where there is none.
+fn mismatch(rows: &[UnpairedRow], place: usize) -> usize {
     let own = &rows[place];
     let plain = |row: &UnpairedRow| matches!(row.completion, Text::Plain(_));
-    let earlier = rows[..place].iter().rev().chain(rows[place + 1..].iter().rev());
-    earlier.into_iter().find(|row| row.prompt != own.prompt && plain(row) == plain(own)).unwrap_or(own)
+    let earlier = (1..=rows.len()).map(|back| (place + rows.len() - back) % rows.len());
+    let other = |&place: &usize| rows[place].prompt != own.prompt && plain(&rows[place]) == plain(own);
+    earlier.clone().find(other).or(earlier.clone().next()).unwrap_or(place)
 }
 
 /// The losses of a batch, `[examples]`.
