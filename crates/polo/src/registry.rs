@@ -52,7 +52,10 @@ pub const METHODS: &[Method] = &[
     Method { reproduce: Some(claims::rpo::reproduce), ..preference::<rpo::Rpo>(&rpo::CARD) },
     Method { reproduce: Some(claims::vpo::reproduce), ..preference::<vpo::Vpo>(&vpo::CARD) },
     preference::<tpo::Tpo>(&tpo::CARD),
-    preference::<curry_dpo::CurryDpo>(&curry_dpo::CARD),
+    Method {
+        reproduce: Some(claims::curry_dpo::reproduce),
+        ..preference::<curry_dpo::CurryDpo>(&curry_dpo::CARD)
+    },
     preference::<rso::Rso>(&rso::CARD),
     Method { reproduce: Some(claims::brain::reproduce), ..preference::<brain::Brain>(&brain::CARD) },
     preference::<survey::Survey>(&survey::CARD),

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     judge::{Comparison, Judge},
-    rows::{CompletionRow, Place, PromptRow, Text},
+    rows::{CompletionRow, ListRow, Place, PromptRow, Text},
     templates::RevisionTemplates,
     vocabulary::{NewSpecials, Symbols, write_symbols},
 };
@@ -179,7 +179,8 @@ impl Channel {
         prompt.iter().zip(answer).map(|(&letter, &symbol)| self.probability(letter, symbol).ln()).sum()
     }
 
-    fn draw(&self, prompt: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
+    /// Draws an answer.
+    pub fn draw(&self, prompt: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
         prompt.iter().map(|&letter| pick(&self.table[letter], rng)).collect()
     }
 }
@@ -349,7 +350,9 @@ impl Permutation {
         }
     }
 
-    fn noisy(&self, correct: f64) -> Channel {
+    /// The channel that answers a symbol rightly on purpose with probability `correct`, in [0, 1), and else draws one
+    /// of all answer symbols evenly.
+    pub fn noisy(&self, correct: f64) -> Channel {
         let alphabet = self.settings.alphabet;
         let mut table = vec![vec![(1.0 - correct) / alphabet as f64; alphabet]; alphabet];
         for (row, &right) in table.iter_mut().zip(&self.hidden) {
@@ -497,6 +500,25 @@ impl Permutation {
             id,
         };
         (0..).zip(prompts).map(row).collect()
+    }
+
+    /// Prompts, G(x), with several answers to each and their scores as rows; the three are parallel.
+    pub fn list_rows(
+        &self,
+        prompts: &[Vec<usize>],
+        answers: &[Vec<Vec<usize>>],
+        scores: Vec<Vec<f64>>,
+    ) -> Vec<ListRow> {
+        let row =
+            |(id, ((prompt, answers), scores)): (u64, ((&Vec<usize>, &Vec<Vec<usize>>), Vec<f64>))| ListRow {
+                prompt: Text::Plain(self.write_prompt(prompt, Form::Asked)),
+                completions: answers.iter().map(|answer| Text::Plain(self.write_answer(answer))).collect(),
+                scores,
+                logps: Vec::new(),
+                place: place(id),
+                id,
+            };
+        (0..).zip(prompts.iter().zip(answers).zip(scores)).map(row).collect()
     }
 
     /// Demonstrations as rows; their prompts are G(x) and R(x, y1), whole.

@@ -1,6 +1,9 @@
 //! Experiments that re-test the papers' central claims.
 
+pub mod bench;
 pub mod brain;
+pub mod cipher;
+pub mod curry_dpo;
 pub mod rdpo;
 pub mod rpo;
 pub mod srpo;
