@@ -86,6 +86,8 @@ pub struct Readout {
     pub(crate) linear: Linear,
     /// Numbers that it puts out.
     pub outputs: usize,
+    /// Whether what is pushed back stops here: the readout learns, the model does not.
+    pub detached: bool,
 }
 
 /// Prompts with the answers that are scored under them, as one flat list of tokens.
@@ -104,14 +106,21 @@ impl Batch {
     /// Adds a prompt of at least one token and answers to be scored under it. The last token of an answer predicts
     /// nothing that counts, so it is scored but never fed.
     pub fn add(&mut self, prompt: &[u32], answers: &[&[u32]]) {
+        self.add_with_read(prompt, answers, &[]);
+    }
+
+    /// As [`Batch::add`], with further answers of which only the last token is scored: their readout is all that is
+    /// asked for.
+    pub fn add_with_read(&mut self, prompt: &[u32], answers: &[&[u32]], read: &[&[u32]]) {
         debug_assert!(!prompt.is_empty(), "an answer's first token needs something that predicts it");
         let root = self.segments.len();
         self.segment(prompt, 0, None);
         let last = self.tokens.len() - 1;
-        for answer in answers {
+        for (number, answer) in answers.iter().chain(read).enumerate() {
             let first_row = self.rows.len();
             let start = self.tokens.len();
-            for (i, &target) in answer.iter().enumerate() {
+            let skipped = if number < answers.len() { 0 } else { answer.len() - 1 };
+            for (i, &target) in answer.iter().enumerate().skip(skipped) {
                 self.rows.push(if i == 0 { last } else { start + i - 1 });
                 self.targets.push(target);
             }
@@ -230,7 +239,15 @@ impl LanguageModel {
                 decays: false,
             })
         });
-        self.readout = Some(Readout { linear: Linear { weight, bias, low_rank: None }, outputs });
+        self.readout =
+            Some(Readout { linear: Linear { weight, bias, low_rank: None }, outputs, detached: false });
+    }
+
+    /// Whether what is pushed back stops at the readout, if the model has one.
+    pub fn detach_readout(&mut self, detached: bool) {
+        if let Some(readout) = &mut self.readout {
+            readout.detached = detached;
+        }
     }
 
     /// The readout, if the model has one.
@@ -402,7 +419,9 @@ impl LanguageModel {
             let states = ops::gather(&picked, &ends);
             let douts = host::tensor(dreadouts.to_vec(), [ends.len(), readout.outputs], &self.device);
             let dstates = readout.linear.backward(parameters, &states, &douts, gradients, None);
-            dpicked = dpicked + ops::gather_backward(&ends, &dstates, batch.rows.len());
+            if !readout.detached {
+                dpicked = dpicked + ops::gather_backward(&ends, &dstates, batch.rows.len());
+            }
         }
         let mut dx = norm.backward(parameters, self.final_norm, &last, &dpicked, gradients);
         drop((picked, last));

@@ -46,6 +46,9 @@ pub struct Example {
     pub proposal: Vec<f64>,
     /// Per slot: weight of each token's log-prob in the answer's; empty where all have weight 1.
     pub weights: Vec<Vec<f32>>,
+    /// Further answers to the prompt of the only tree, of which nothing but the readout is asked: the slots after the
+    /// scored ones, whose log-prob is that of the end token alone. The same number for all examples of a method.
+    pub read: Vec<Vec<u32>>,
     /// Where its row stands (`file:line`), for messages to people; several examples may stem from one row.
     pub id: String,
 }
@@ -53,7 +56,8 @@ pub struct Example {
 impl Example {
     /// Number of scored tokens per slot.
     pub fn answer_tokens(&self) -> impl Iterator<Item = usize> {
-        self.trees.iter().flat_map(|tree| &tree.answers).map(Vec::len)
+        let scored = self.trees.iter().flat_map(|tree| &tree.answers).map(Vec::len);
+        scored.chain(self.read.iter().map(|_| 1))
     }
 }
 
@@ -283,6 +287,10 @@ pub trait PairObjective: Send + Sync {
         None
     }
 
+    /// Completes encoded examples with the help of the reference, which `score` asks for the log-probs of every token of
+    /// every answer, `[example][slot][token]`, nats.
+    fn prepare(&self, _examples: &mut [Example], _score: &dyn Fn(&[Example]) -> Vec<Vec<Vec<f32>>>) {}
+
     /// The order in which examples are learnt from. `references` are the scores of the reference, `[example][slot]`;
     /// empty for a method without one, and where only the stages' sizes matter.
     fn stages(&self, examples: &[Example], _references: &[Vec<f64>], _seeds: &Seeds) -> Stages {
@@ -304,6 +312,8 @@ pub struct ReadoutSettings {
     pub bias: bool,
     /// Whether it belongs to the trained model, as a reward does, or is dropped at the end.
     pub keep: bool,
+    /// Whether it learns without teaching the model.
+    pub detached: bool,
 }
 
 /// Parts of the examples that are learnt from one after another; within a part the order is random.

@@ -462,6 +462,11 @@ mod tests {
         documented::<Tpo>();
         documented::<crate::methods::survey::Survey>();
         documented::<crate::methods::token_dpo_q::TokenDpoQ>();
+        documented::<crate::methods::self_supervised_po::SelfSupervisedPo>();
+        documented::<crate::methods::reward_model::RewardModel>();
+        documented::<crate::methods::curry_dpo::CurryDpo>();
+        documented::<crate::methods::rso::Rso>();
+        documented::<crate::methods::brain::Brain>();
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
     if let Some(lora) = &lora {
         model.add_low_rank(lora, &Seeds::new(settings.training.seed).child("lora"))?;
     }
-    if let Some(ReadoutSettings { outputs, std, bias, .. }) = settings.method.readout() {
+    if let Some(ReadoutSettings { outputs, std, bias, detached, .. }) = settings.method.readout() {
         // A reward model's own readout is trained on.
         if model.readout().is_none_or(|readout| readout.outputs != outputs) {
             model.drop_readout();
@@ -99,6 +99,7 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
                 &Seeds::new(settings.training.seed).child("readout"),
             );
         }
+        model.detach_readout(detached);
     } else {
         model.drop_readout();
     }
@@ -164,6 +165,10 @@ pub fn references<M: MethodSettings>(
     for weights in examples.iter().flat_map(|example| &example.weights) {
         weights.iter().for_each(|weight| hash.update(weight.to_le_bytes()));
     }
+    for tokens in examples.iter().flat_map(|example| &example.read) {
+        hash.update((tokens.len() as u64).to_le_bytes());
+        tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
+    }
     for answers in examples.iter().flat_map(|example| &example.trees) {
         for tokens in std::iter::once(&answers.prompt).chain(&answers.answers) {
             hash.update((tokens.len() as u64).to_le_bytes());
@@ -216,11 +221,16 @@ pub fn train<M: MethodSettings>(
     let mut start = open(settings)?;
     let began = started(out);
     start.tokenizer.set_now(began);
-    let train = read(settings, &settings.data.train, &start)?;
-    let validation = match settings.data.validation.is_empty() {
+    let mut train = read(settings, &settings.data.train, &start)?;
+    let mut validation = match settings.data.validation.is_empty() {
         true => None,
         false => Some(read(settings, &settings.data.validation, &start)?),
     };
+    for examples in std::iter::once(&mut train).chain(&mut validation) {
+        settings.method.prepare(&mut examples.examples, &|examples| {
+            trainer::score_tokens(&start.model, examples, &settings.training, |_| {})
+        });
+    }
     // Settled after the input is known to be good, so that a run that never began leaves its folder usable.
     folder.settle(&loaded.given, &loaded.resolved, &FREE)?;
     write_atomic(&out.join("started"), began.to_string().as_bytes())?;

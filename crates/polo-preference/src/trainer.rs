@@ -354,11 +354,9 @@ fn share_count(model: &LanguageModel, asked: usize) -> usize {
 
 /// Tokens of an example that go through the network.
 pub fn length(example: &Example) -> usize {
-    example
-        .trees
-        .iter()
-        .map(|tree| tree.prompt.len() + tree.answers.iter().map(|a| a.len().saturating_sub(1)).sum::<usize>())
-        .sum()
+    let fed = |answers: &[Vec<u32>]| answers.iter().map(|a| a.len().saturating_sub(1)).sum::<usize>();
+    let trees = example.trees.iter().map(|tree| tree.prompt.len() + fed(&tree.answers));
+    trees.sum::<usize>() + fed(&example.read)
 }
 
 /// One share of a micro-batch after its forward pass.
@@ -393,7 +391,8 @@ fn forward<T: Send>(
         for &i in &members {
             for tree in &examples[i].trees {
                 let answers: Vec<&[u32]> = tree.answers.iter().map(Vec::as_slice).collect();
-                tokens.add(&tree.prompt, &answers);
+                let read: Vec<&[u32]> = examples[i].read.iter().map(Vec::as_slice).collect();
+                tokens.add_with_read(&tree.prompt, &answers, &read);
             }
         }
         let (scores, readouts, tape) = score(&tokens);

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use polo_preference::{
     claims,
-    methods::{brain, curry_dpo, dpo, ipo, rdpo, rpo, rso, sft, simpo, srpo, survey, token_dpo_q, tpo, vpo},
+    methods::{
+        brain, curry_dpo, dpo, ipo, rdpo, reward_model, rpo, rso, self_supervised_po, sft, simpo, srpo,
+        survey, token_dpo_q, tpo, vpo,
+    },
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
 };
@@ -45,7 +48,10 @@ pub type Reproduce = fn(&Path, u64, bool, &mut dyn FnMut(&str)) -> Result<ClaimR
 pub const METHODS: &[Method] = &[
     Method { reproduce: Some(reproduce_srpo), ..preference::<srpo::Srpo>(&srpo::CARD) },
     preference::<dpo::Dpo>(&dpo::CARD),
-    preference::<token_dpo_q::TokenDpoQ>(&token_dpo_q::CARD),
+    Method {
+        reproduce: Some(claims::token_dpo_q::reproduce),
+        ..preference::<token_dpo_q::TokenDpoQ>(&token_dpo_q::CARD)
+    },
     preference::<ipo::Ipo>(&ipo::CARD),
     Method { reproduce: Some(claims::rdpo::reproduce), ..preference::<rdpo::Rdpo>(&rdpo::CARD) },
     preference::<simpo::Simpo>(&simpo::CARD),
@@ -59,6 +65,8 @@ pub const METHODS: &[Method] = &[
     preference::<rso::Rso>(&rso::CARD),
     Method { reproduce: Some(claims::brain::reproduce), ..preference::<brain::Brain>(&brain::CARD) },
     preference::<survey::Survey>(&survey::CARD),
+    preference::<self_supervised_po::SelfSupervisedPo>(&self_supervised_po::CARD),
+    preference::<reward_model::RewardModel>(&reward_model::CARD),
     preference::<sft::Sft>(&sft::CARD),
 ];
 

@@ -13,8 +13,10 @@ pub mod curry_dpo;
 pub mod dpo;
 pub mod ipo;
 pub mod rdpo;
+pub mod reward_model;
 pub mod rpo;
 pub mod rso;
+pub mod self_supervised_po;
 pub mod sft;
 pub mod simpo;
 pub mod srpo;
@@ -38,6 +40,8 @@ pub const METHODS: &[MethodCard] = &[
     rso::CARD,
     brain::CARD,
     survey::CARD,
+    self_supervised_po::CARD,
+    reward_model::CARD,
     sft::CARD,
 ];
 
@@ -93,6 +97,8 @@ fn encode_as_triples(rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Res
     })
 }
 
+#[cfg(test)]
+mod degrees_tests;
 #[cfg(test)]
 mod offline_tests;
 #[cfg(test)]

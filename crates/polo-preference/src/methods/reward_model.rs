@@ -57,7 +57,7 @@ impl PairObjective for RewardModel {
 
     fn readout(&self) -> Option<ReadoutSettings> {
         // As transformers initialises heads.
-        Some(ReadoutSettings { outputs: 1, std: 0.02, bias: false, keep: true })
+        Some(ReadoutSettings { outputs: 1, std: 0.02, bias: false, keep: true, detached: false })
     }
 
     fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>> {

@@ -13,10 +13,12 @@ use serde_json::Value;
 
 use super::{
     METHODS,
+    brain::{self, Brain},
     dpo::Dpo,
     ipo::Ipo,
     rdpo::{self, Rdpo},
     rpo::{self, Rpo},
+    rso::{self, Rso},
     sft::Sft,
     simpo::Simpo,
     srpo::{A_L, A_W, C_LL, C_LW, C_WL, C_WW, Srpo},
@@ -248,6 +250,10 @@ fn objectives() -> Vec<(&'static str, usize, Box<dyn PairObjective>)> {
             3,
             Box::new(Tpo { nll_reduction: NllReduction::Sum, form: tpo::Form::TpoL, ..Tpo::default() }),
         ),
+        ("rso", 2, Box::new(Rso { gamma: 0.6, ..Rso::default() })),
+        ("rso by hinge", 2, Box::new(Rso { loss: rso::Form::HingeNorm, gamma: 0.6 })),
+        ("slic", 2, Box::new(Rso { loss: rso::Form::Hinge, gamma: 0.6 })),
+        ("brain", 4, Box::new(Brain { weights: brain::Weights::Argmax, ..Brain::default() })),
         ("sft", 1, Box::new(Sft::default())),
     ]
 }
