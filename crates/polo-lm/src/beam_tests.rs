@@ -149,7 +149,7 @@ fn a_search_does_not_depend_on_its_company_or_its_cache() {
     }
     for (prompt, found) in prompts.iter().zip(&all) {
         assert_eq!(found.len(), 3);
-        let alone = search(&model, &[prompt.clone()], &beams, &sampling, 1).unwrap().remove(0);
+        let alone = search(&model, std::slice::from_ref(prompt), &beams, &sampling, 1).unwrap().remove(0);
         assert_eq!(tokens(&alone), tokens(found));
         // Log-probs are those of the tokens.
         let mut batch = Batch::default();

@@ -183,9 +183,7 @@ pub fn encode_unpaired(
     limits: &Limits,
 ) -> Result<Encoded<CompletionTokens>> {
     encode_all(rows, limits, |row| {
-        let answer = encode_answer(&row.prompt, &row.completion, tokenizer, limits, &row.place)?;
-        Ok(answer
-            .map(|(prompt, completion, fate)| (CompletionTokens { prompt, completion, id: row.id }, fate)))
+        encode_answer(&row.prompt, &row.completion, tokenizer, limits, &row.place, row.id)
     })
 }
 
@@ -195,14 +193,15 @@ fn encode_answer(
     tokenizer: &Tokenizer,
     limits: &Limits,
     place: &Place,
-) -> Result<Option<(Vec<u32>, Vec<u32>, Fate)>> {
+    id: u64,
+) -> Result<Option<(CompletionTokens, Fate)>> {
     let (mut prompt, mut answers, mut fate) =
         split(tokenizer, prompt, &[completion]).map_err(|problem| place.mark(problem))?;
     if !fit(&mut prompt, &mut answers, tokenizer, limits, place, &mut fate)? {
         return Ok(None);
     }
     let [completion] = answers;
-    Ok(Some((prompt, completion, fate)))
+    Ok(Some((CompletionTokens { prompt, completion, id }, fate)))
 }
 
 /// Encodes rows of supervised fine-tuning, in parallel, in order.
@@ -215,9 +214,7 @@ pub fn encode_completions(
     limits: &Limits,
 ) -> Result<Encoded<CompletionTokens>> {
     encode_all(rows, limits, |row| {
-        let answer = encode_answer(&row.prompt, &row.completion, tokenizer, limits, &row.place)?;
-        Ok(answer
-            .map(|(prompt, completion, fate)| (CompletionTokens { prompt, completion, id: row.id }, fate)))
+        encode_answer(&row.prompt, &row.completion, tokenizer, limits, &row.place, row.id)
     })
 }
 

@@ -509,16 +509,21 @@ impl Permutation {
         answers: &[Vec<Vec<usize>>],
         scores: Vec<Vec<f64>>,
     ) -> Vec<ListRow> {
-        let row =
-            |(id, ((prompt, answers), scores)): (u64, ((&Vec<usize>, &Vec<Vec<usize>>), Vec<f64>))| ListRow {
-                prompt: Text::Plain(self.write_prompt(prompt, Form::Asked)),
-                completions: answers.iter().map(|answer| Text::Plain(self.write_answer(answer))).collect(),
+        let texts = prompts.iter().zip(answers).map(|(prompt, answers)| {
+            let answers = answers.iter().map(|answer| Text::Plain(self.write_answer(answer)));
+            (Text::Plain(self.write_prompt(prompt, Form::Asked)), answers.collect::<Vec<_>>())
+        });
+        let numbered = (0..).zip(texts.zip(scores));
+        numbered
+            .map(|(id, ((prompt, completions), scores))| ListRow {
+                prompt,
+                completions,
                 scores,
                 logps: Vec::new(),
                 place: place(id),
                 id,
-            };
-        (0..).zip(prompts.iter().zip(answers).zip(scores)).map(row).collect()
+            })
+            .collect()
     }
 
     /// Demonstrations as rows; their prompts are G(x) and R(x, y1), whole.
