@@ -460,7 +460,7 @@ mod tests {
         documented::<Rpo>();
         documented::<Vpo>();
         documented::<Tpo>();
-        documented::<crate::methods::survey::Survey>();
+        documented::<crate::methods::dpo_survey::Survey>();
         documented::<crate::methods::token_dpo_q::TokenDpoQ>();
         documented::<crate::methods::self_supervised_po::SelfSupervisedPo>();
         documented::<crate::methods::reward_model::RewardModel>();

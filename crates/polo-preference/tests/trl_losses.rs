@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use polo_preference::{
-    methods::{rdpo::Rdpo, simpo::Simpo, survey::Survey, tpo::Tpo},
+    methods::{dpo_survey::Survey, rdpo::Rdpo, simpo::Simpo, tpo::Tpo},
     objective::{Batch, PairObjective, differentiate},
 };
 use polo_run::config::Settings;

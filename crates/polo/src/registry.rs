@@ -5,8 +5,8 @@ use std::path::Path;
 use polo_preference::{
     claims,
     methods::{
-        brain, curry_dpo, dpo, ipo, rdpo, reward_model, rpo, rso, self_supervised_po, sft, simpo, srpo,
-        survey, token_dpo_q, tpo, vpo,
+        brain, curry_dpo, dpo, dpo_survey, ipo, rdpo, reward_model, rpo, rso, self_supervised_po, sft, simpo,
+        srpo, token_dpo_q, tpo, vpo,
     },
     settings::{MethodSettings, TrainSettings},
     train::{self, Outcome},
@@ -64,7 +64,7 @@ pub const METHODS: &[Method] = &[
     },
     preference::<rso::Rso>(&rso::CARD),
     Method { reproduce: Some(claims::brain::reproduce), ..preference::<brain::Brain>(&brain::CARD) },
-    preference::<survey::Survey>(&survey::CARD),
+    preference::<dpo_survey::Survey>(&dpo_survey::CARD),
     preference::<self_supervised_po::SelfSupervisedPo>(&self_supervised_po::CARD),
     preference::<reward_model::RewardModel>(&reward_model::CARD),
     preference::<sft::Sft>(&sft::CARD),

@@ -11,6 +11,7 @@ use crate::objective::{Example, Rows, best_first, encode_as_lists};
 pub mod brain;
 pub mod curry_dpo;
 pub mod dpo;
+pub mod dpo_survey;
 pub mod ipo;
 pub mod rdpo;
 pub mod reward_model;
@@ -20,7 +21,6 @@ pub mod self_supervised_po;
 pub mod sft;
 pub mod simpo;
 pub mod srpo;
-pub mod survey;
 pub mod token_dpo_q;
 pub mod tpo;
 pub mod vpo;
@@ -39,7 +39,7 @@ pub const METHODS: &[MethodCard] = &[
     curry_dpo::CARD,
     rso::CARD,
     brain::CARD,
-    survey::CARD,
+    dpo_survey::CARD,
     self_supervised_po::CARD,
     reward_model::CARD,
     sft::CARD,

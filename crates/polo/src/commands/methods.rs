@@ -1,6 +1,6 @@
 //! `polo methods`: all methods, one a line; or the taxonomy of those that vary DPO.
 
-use polo_preference::methods::survey::taxonomy;
+use polo_preference::methods::dpo_survey::taxonomy;
 use polo_run::card;
 
 use crate::{

@@ -56,7 +56,7 @@ fn names() -> Vec<LossName> {
     let key = keys::<Survey>().into_iter().find(|key| key.key == "loss").unwrap();
     let named = |choice: &Choice| serde_json::from_value(choice.name.as_str().into()).unwrap();
     let names: Vec<_> = key.choices.iter().map(named).collect();
-    assert_eq!(names.len(), 42);
+    assert!(names.len() > 40, "{names:?}");
     names
 }
 

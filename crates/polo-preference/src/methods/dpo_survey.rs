@@ -597,5 +597,5 @@ pub const CARD: MethodCard = MethodCard {
 };
 
 #[cfg(test)]
-#[path = "survey_tests.rs"]
+#[path = "dpo_survey_tests.rs"]
 mod tests;
