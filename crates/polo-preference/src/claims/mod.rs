@@ -9,4 +9,7 @@ pub mod rpo;
 pub mod srpo;
 pub mod srpo_exact;
 pub mod tabular;
+pub mod token_dpo_q;
+pub mod token_dpo_q_mdp;
+pub mod token_dpo_q_task;
 pub mod vpo;
