@@ -144,7 +144,7 @@ fn what_cannot_be_explained_or_searched_is_refused() {
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(folder.join("model/model.safetensors"), bytes).unwrap();
-    check(&explain("model", "pairs.jsonl", &[]), 3, "not finite");
+    check(&explain("model", "pairs.jsonl", &[]), 3, "is NaN at element");
 
     let generate = |more: &[&'static str]| [&["generate", "x", "--model", "run/final"], more].concat();
     check(&generate(&["--beams", "0"]), 2, "0");
