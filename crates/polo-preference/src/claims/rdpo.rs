@@ -218,8 +218,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             rows: rows.collect(),
         },
         effects,
-        remarks: "The loss of rDPO has no lower bound: where flips leave an arm without a corrected loss of its own, its \
-                  policy runs away, which is in these numbers."
+        remarks: "The loss of rDPO has no lower bound: an arm that lost less often than the correction takes away runs \
+                  away for as long as the descent lasts. That is in these numbers."
             .into(),
         command: "polo reproduce rdpo".into(),
         seconds: clock.elapsed().as_secs_f64(),

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use super::{
     rpo::{self, BETA, Narrow, STOP, Worth},
-    tabular::{Adam, Examples, Wins, couple, gap, log_softmax, loss, optimum, pick, sigmoid},
+    tabular::{Adam, Examples, Wins, couple, gap, loss, minimise, optimum, pick, sigmoid, softmax},
 };
 use crate::methods::vpo::{Attitude, Calibration, Vpo};
 
@@ -46,18 +46,65 @@ fn calibrated(pairs: &[(usize, usize, f64)], calibration: &[f64], first: usize, 
     }
 }
 
+/// Without a bound of the rewards optimism has no minimum, nor has DPO; the theory bounds them.
+const BOUNDED: [(Attitude, Calibration, f64); 3] =
+    [OFFLINE[0], OFFLINE[1], (Attitude::Optimism, Calibration::Chosen, 0.05)];
+/// Four standard deviations of the true rewards.
+const BOUND: f64 = 2.0;
+
+/// What the policies of [`OFFLINE`] and [`BOUNDED`] are worth.
 fn offline(draw: u64) -> Vec<Worth> {
     let problem = Narrow::new(draw);
     let pairs = problem.pairs();
     let mut with_reference = Examples::new(3);
     let shares: Vec<_> = problem.wins.shares().collect();
     calibrated(&shares, &problem.reference, 0, &mut with_reference);
-    let solve = |(attitude, calibration, alpha)| {
-        let objective = Vpo { beta: BETA, alpha, attitude, calibration, floor: None };
-        let examples = if calibration == Calibration::Gold { &with_reference } else { &pairs };
-        problem.worth(&problem.solve(&objective, examples, STOP))
+    let vpo = |(attitude, calibration, alpha)| Vpo { beta: BETA, alpha, attitude, calibration, floor: None };
+    let free = |setting: (Attitude, Calibration, f64)| {
+        let examples = if setting.1 == Calibration::Gold { &with_reference } else { &pairs };
+        problem.worth(&problem.solve(&vpo(setting), examples, STOP))
     };
-    OFFLINE.map(solve).to_vec()
+    let class = Class {
+        reward: |u| (BOUND * u.tanh(), BOUND * (1.0 - u.tanh().powi(2))),
+        beta: BETA,
+        arms: rpo::ARMS,
+        log_reference: problem.reference.iter().map(|p| p.ln()).collect(),
+    };
+    let bounded = |setting| {
+        let f = |u: &[f64]| class.loss(&vpo(setting), &pairs, u);
+        problem.worth(&class.policies(&minimise(vec![0.0; rpo::ARMS], STOP, f).0))
+    };
+    OFFLINE.map(free).into_iter().chain(BOUNDED.map(bounded)).collect()
+}
+
+// --- Policies of bounded rewards -------------------------------------------------------------------------------------
+
+/// Policies pi proportional to reference exp(r(u) / beta), a row of the table for each problem.
+struct Class {
+    /// A parameter's reward and its derivative.
+    reward: fn(f64) -> (f64, f64),
+    beta: f64,
+    arms: usize,
+    log_reference: Vec<f64>,
+}
+
+impl Class {
+    fn logits(&self, parameters: &[f64]) -> Vec<f64> {
+        let tilts = parameters.iter().map(|&u| (self.reward)(u).0 / self.beta);
+        self.log_reference.iter().zip(tilts).map(|(log, tilt)| log + tilt).collect()
+    }
+
+    fn policies(&self, parameters: &[f64]) -> Vec<f64> {
+        softmax(&self.logits(parameters), self.arms)
+    }
+
+    /// The weighted sum of the losses and its gradient with respect to the parameters.
+    fn loss(&self, objective: &Vpo, examples: &Examples, parameters: &[f64]) -> (f64, Vec<f64>) {
+        let logits = self.logits(parameters);
+        let (value, by_logits) = loss(objective, examples, &self.log_reference, self.arms, &logits);
+        let chain = by_logits.iter().zip(parameters).map(|(g, &u)| g * (self.reward)(u).1 / self.beta);
+        (value, chain.collect())
+    }
 }
 
 // --- Online ----------------------------------------------------------------------------------------------------------
@@ -185,7 +232,13 @@ fn play(bandit: &Bandit, schedule: Schedule, draws: u64, rounds: usize) -> Vec<O
     let rewards: Vec<Vec<f64>> = seeds.iter().map(bandit.rewards).collect();
     let mut reference = vec![(1.0 - bandit.first) / (arms - 1) as f64; arms];
     reference[0] = bandit.first;
-    let log_reference: Vec<f64> = reference.iter().map(|p| p.ln()).collect::<Vec<_>>().repeat(seeds.len());
+    let log_reference: Vec<f64> = reference.iter().map(|p| p.ln()).collect();
+    let class = Class {
+        reward: bandit.reward,
+        beta: bandit.beta,
+        arms,
+        log_reference: log_reference.repeat(seeds.len()),
+    };
     let best: Vec<Vec<f64>> = rewards.iter().map(|r| optimum(&reference, r, bandit.beta)).collect();
     let scale = rewards.iter().flatten().copied().fold(f64::MIN, f64::max);
 
@@ -193,16 +246,9 @@ fn play(bandit: &Bandit, schedule: Schedule, draws: u64, rounds: usize) -> Vec<O
     let mut adam = Adam::new(parameters.len(), 0.03, 0.9, 0.99);
     let mut wins = vec![Wins::new(arms); seeds.len()];
     let mut outcomes = vec![Outcome::default(); seeds.len()];
-    let logits = |parameters: &[f64]| -> Vec<f64> {
-        let tilts = parameters.iter().map(|&u| (bandit.reward)(u).0 / bandit.beta);
-        log_reference.iter().zip(tilts).map(|(log, tilt)| log + tilt).collect()
-    };
-    let policies = |parameters: &[f64]| -> Vec<f64> {
-        log_softmax(&logits(parameters), arms).into_iter().map(f64::exp).collect()
-    };
     for round in 0..rounds {
         let mut examples = Examples::new(3);
-        for (at, policy) in policies(&parameters).chunks_exact(arms).enumerate() {
+        for (at, policy) in class.policies(&parameters).chunks_exact(arms).enumerate() {
             outcomes[at].regret += gap(policy, &best[at], bandit.beta) / scale;
             let mut rng = seeds[at].rng("comparisons", round as u64);
             for _ in 0..bandit.pairs_per_round {
@@ -225,17 +271,13 @@ fn play(bandit: &Bandit, schedule: Schedule, draws: u64, rounds: usize) -> Vec<O
             floor: None,
         };
         for _ in 0..bandit.steps {
-            let (_, by_logits) = loss(&objective, &examples, &log_reference, arms, &logits(&parameters));
-            let by_parameters: Vec<f64> = by_logits
-                .iter()
-                .zip(&parameters)
-                .map(|(gradient, &u)| gradient * (bandit.reward)(u).1 / bandit.beta + bandit.decay * u)
-                .collect();
-            adam.step(&mut parameters, &by_parameters);
+            let (_, mut gradient) = class.loss(&objective, &examples, &parameters);
+            gradient.iter_mut().zip(&parameters).for_each(|(g, u)| *g += bandit.decay * u);
+            adam.step(&mut parameters, &gradient);
         }
         let halves = [rounds / 2, rounds].map(|end| round + 1 == end);
         for (at, policy) in
-            policies(&parameters).chunks_exact(arms).enumerate().filter(|_| halves[0] || halves[1])
+            class.policies(&parameters).chunks_exact(arms).enumerate().filter(|_| halves[0] || halves[1])
         {
             let outcome = &mut outcomes[at];
             outcome.gap = gap(policy, &best[at], bandit.beta) / scale;
@@ -288,6 +330,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     let effect = |name: &str, estimate: Estimate, expected| Effect { name: name.into(), estimate, expected };
     let best = |outcome: &Outcome| f64::from(u8::from(outcome.best));
     let optimistic = &deceptive[3];
+    let free = OFFLINE.len();
+    let value = |at: usize| offline(&|worths| worths[at].reward - BETA * worths[at].kl).mean;
     let effects = vec![
         effect(
             "offline: true reward, pessimism (chosen, alpha 0.05) less DPO",
@@ -295,8 +339,13 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             Expected::Above(0.0),
         ),
         effect(
-            "offline: true reward, optimism (chosen, alpha 0.05) less DPO",
-            offline(&|worths| worths[6].reward - worths[0].reward),
+            "offline, bounded rewards: the same",
+            offline(&|worths| worths[free + 1].reward - worths[free].reward),
+            Expected::Above(0.0),
+        ),
+        effect(
+            "offline, bounded rewards: true reward, optimism (chosen, alpha 0.05) less DPO",
+            offline(&|worths| worths[free + 2].reward - worths[free].reward),
             Expected::Below(0.0),
         ),
         effect(
@@ -332,7 +381,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     ];
 
     let mut rows = Vec::new();
-    for (at, (attitude, calibration, alpha)) in OFFLINE.into_iter().enumerate() {
+    for (at, (attitude, calibration, alpha)) in OFFLINE.into_iter().chain(BOUNDED).enumerate() {
         let calibration = if calibration == Calibration::Gold { "reference" } else { "chosen" };
         let name = match (alpha, attitude) {
             (0.0, _) => "0 (DPO)".into(),
@@ -340,8 +389,13 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             (_, Attitude::Optimism) => format!("+{alpha}, {calibration}"),
         };
         let reward = offline(&|worths| worths[at].reward);
-        let kl = format!("KL {:.2} nats", offline(&|worths| worths[at].kl).mean);
-        rows.push(vec!["offline".into(), name, reward.to_string(), kl, "-".into(), "-".into()]);
+        let kl = format!(
+            "KL {:.2} nats, reward - beta KL {:.3}",
+            offline(&|worths| worths[at].kl).mean,
+            value(at)
+        );
+        let problem = if at < free { "offline" } else { "offline, bounded rewards" };
+        rows.push(vec![problem.into(), name, reward.to_string(), kl, "-".into(), "-".into()]);
     }
     for (bandit, results) in [(&DECEPTIVE, &deceptive), (&HARD, &hard)] {
         for (schedule, outcomes) in bandit.schedules.iter().zip(results) {
@@ -372,7 +426,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
                 online, optimism finds good answers that the reference hardly ever gives, where online DPO does not."
             .into(),
         setup: format!(
-            "Offline: {} Alpha is per pair; optimism, whose loss has no bound, is left at a loss of {}.\n\nOnline: policies \
+            "Offline: {} Alpha is per pair; optimism, whose loss has no bound, is left at a loss of {}. \
+             Bounded rewards: pi = reference exp(r / beta) / Z with r = {BOUND} tanh(u).\n\nOnline: policies \
              pi = reference exp(r(u) / beta) / Z with bounded rewards r, refitted after each round to all comparisons so far by Adam (rate 0.03, moments kept); a comparison is one \
              answer of the policy against one of the reference, which is also the calibration policy; alpha is the \
              paper's, beside the sum over comparisons. Deceptive reference: {} arms, arm 0 drawn 98 % of the time with \
@@ -407,7 +462,15 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             rows,
         },
         effects,
-        remarks: String::new(),
+        remarks: format!(
+            "Offline, optimism does not lose to DPO, with a bound of the rewards or without one (then no minimum exists, \
+             and the policy ends on one arm): it settles on arms that won often, where DPO spreads over those that won \
+             their only comparison. It goes further from the reference than pessimism for no more reward: in \
+             E[r] - beta KL(pi || reference), with bounded rewards, pessimism has {:.3}, optimism {:.3} and DPO {:.3}.",
+            value(free + 1),
+            value(free + 2),
+            value(free),
+        ),
         command: "polo reproduce vpo".into(),
         seconds: clock.elapsed().as_secs_f64(),
     })
@@ -422,7 +485,7 @@ fn solved(outcomes: &[Outcome], when: usize) -> Estimate {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tabular::{Stop, expectation, log_sum_exp, minimise, softmax},
+        super::tabular::{Stop, expectation, log_softmax, log_sum_exp},
         *,
     };
     use crate::methods::dpo::Dpo;
