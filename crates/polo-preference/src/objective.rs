@@ -258,6 +258,9 @@ impl Loss {
     }
 }
 
+/// Log-probs of every token of every answer, `[example][slot][token]`, nats, under the reference.
+pub type TokenScores<'a> = dyn Fn(&[Example]) -> Vec<Vec<Vec<f32>>> + 'a;
+
 /// A method that learns from a fixed set of scored answers.
 pub trait PairObjective: Send + Sync {
     /// Whether [`Scores::reference`] is needed.
@@ -287,9 +290,8 @@ pub trait PairObjective: Send + Sync {
         None
     }
 
-    /// Completes encoded examples with the help of the reference, which `score` asks for the log-probs of every token of
-    /// every answer, `[example][slot][token]`, nats.
-    fn prepare(&self, _examples: &mut [Example], _score: &dyn Fn(&[Example]) -> Vec<Vec<Vec<f32>>>) {}
+    /// Completes encoded examples with the help of the reference, which `score` asks.
+    fn prepare(&self, _examples: &mut [Example], _score: &TokenScores<'_>) {}
 
     /// The order in which examples are learnt from. `references` are the scores of the reference, `[example][slot]`;
     /// empty for a method without one, and where only the stages' sizes matter.

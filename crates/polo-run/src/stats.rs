@@ -180,6 +180,30 @@ pub fn auroc(positive: &[f64], negative: &[f64]) -> Option<f64> {
     Some(wins / (positive.len() * negative.len()) as f64)
 }
 
+/// Spearman's rank correlation of parallel values, in [-1, 1]; tied values share their mean rank. `None` below two
+/// pairs, where one side does not vary, or where a value is no number.
+pub fn spearman(left: &[f64], right: &[f64]) -> Option<f64> {
+    if left.len() != right.len() || left.len() < 2 || left.iter().chain(right).any(|x| x.is_nan()) {
+        return None;
+    }
+    let centre = (left.len() - 1) as f64 / 2.0;
+    let ranks = |values: &[f64]| {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+        let (mut ranks, mut below) = (vec![0.0; values.len()], 0);
+        for tied in order.chunk_by(|&a, &b| values[a] == values[b]) {
+            let rank = below as f64 + (tied.len() - 1) as f64 / 2.0;
+            tied.iter().for_each(|&at| ranks[at] = rank - centre);
+            below += tied.len();
+        }
+        ranks
+    };
+    let (left, right) = (ranks(left), ranks(right));
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let scale = (product(&left, &left) * product(&right, &right)).sqrt();
+    (scale > 0.0).then(|| product(&left, &right) / scale)
+}
+
 /// A proportion with Wilson's score interval. `successes` may be fractional: a tie counts one half.
 pub fn wilson(successes: f64, trials: usize, of: &'static str) -> Estimate {
     let n = trials as f64;
@@ -272,6 +296,25 @@ mod tests {
         check(&[1.0, 3.0], &[2.0, 3.0], Some(0.375));
         check(&[], &[1.0], None);
         check(&[f64::NAN], &[1.0], None);
+    }
+
+    #[test]
+    fn spearman_correlates_ranks() {
+        fn check(left: &[f64], right: &[f64], expected: Option<f64>) {
+            match (spearman(left, right), expected) {
+                (Some(found), Some(expected)) => close(found, expected),
+                (found, expected) => assert_eq!(found, expected, "{left:?} {right:?}"),
+            }
+        }
+        check(&[1.0, 2.0, 10.0], &[0.1, 0.2, 0.3], Some(1.0));
+        check(&[1.0, 2.0, 3.0], &[9.0, 5.0, -4.0], Some(-1.0));
+        // 1 - 6 sum d^2 / (n (n^2 - 1)) with d = (1, -1, 1, -1, 0).
+        check(&[1.0, 2.0, 3.0, 4.0, 5.0], &[2.0, 1.0, 4.0, 3.0, 5.0], Some(0.8));
+        // Ranks 1.5, 1.5, 3 and 1, 2, 3: scipy.stats.spearmanr.
+        check(&[0.0, 0.0, 7.0], &[1.0, 2.0, 3.0], Some(0.866_025_404));
+        check(&[1.0, 1.0], &[1.0, 2.0], None);
+        check(&[1.0], &[1.0], None);
+        check(&[1.0, f64::NAN], &[1.0, 2.0], None);
     }
 
     #[test]

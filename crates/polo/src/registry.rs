@@ -54,15 +54,15 @@ pub const METHODS: &[Method] = &[
     },
     preference::<ipo::Ipo>(&ipo::CARD),
     Method { reproduce: Some(claims::rdpo::reproduce), ..preference::<rdpo::Rdpo>(&rdpo::CARD) },
-    preference::<simpo::Simpo>(&simpo::CARD),
+    Method { reproduce: Some(claims::simpo::reproduce), ..preference::<simpo::Simpo>(&simpo::CARD) },
     Method { reproduce: Some(claims::rpo::reproduce), ..preference::<rpo::Rpo>(&rpo::CARD) },
     Method { reproduce: Some(claims::vpo::reproduce), ..preference::<vpo::Vpo>(&vpo::CARD) },
-    preference::<tpo::Tpo>(&tpo::CARD),
+    Method { reproduce: Some(claims::tpo::reproduce), ..preference::<tpo::Tpo>(&tpo::CARD) },
     Method {
         reproduce: Some(claims::curry_dpo::reproduce),
         ..preference::<curry_dpo::CurryDpo>(&curry_dpo::CARD)
     },
-    preference::<rso::Rso>(&rso::CARD),
+    Method { reproduce: Some(claims::rso::reproduce), ..preference::<rso::Rso>(&rso::CARD) },
     Method { reproduce: Some(claims::brain::reproduce), ..preference::<brain::Brain>(&brain::CARD) },
     preference::<dpo_survey::Survey>(&dpo_survey::CARD),
     preference::<self_supervised_po::SelfSupervisedPo>(&self_supervised_po::CARD),

@@ -26,7 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{dpo::Dpo, ipo::Ipo, rso, simpo::Simpo};
 use crate::{
-    objective::{Example, Loss, PairObjective, ReadoutSettings, Rows, Scores, Tree, encode_as_pairs, mean},
+    objective::{
+        Example, Loss, PairObjective, ReadoutSettings, Rows, Scores, TokenScores, Tree, encode_as_pairs, mean,
+    },
     settings::MethodSettings,
 };
 
@@ -262,7 +264,7 @@ impl PairObjective for SelfSupervisedPo {
         Ok(encoded)
     }
 
-    fn prepare(&self, examples: &mut [Example], score: &dyn Fn(&[Example]) -> Vec<Vec<Vec<f32>>>) {
+    fn prepare(&self, examples: &mut [Example], score: &TokenScores<'_>) {
         if self.extractor != Extractor::Salience {
             return;
         }
