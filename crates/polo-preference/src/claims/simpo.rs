@@ -46,7 +46,7 @@ struct Budget {
     held_out: usize,
 }
 
-const FULL: Budget = Budget { imitation_steps: 1000, pairs: 8000, steps: 400, held_out: 2000 };
+const FULL: Budget = Budget { imitation_steps: 1500, pairs: 8000, steps: 600, held_out: 2000 };
 const QUICK: Budget = Budget { imitation_steps: 20, pairs: 120, steps: 6, held_out: 40 };
 
 const RATE: f64 = 3e-4;
@@ -434,7 +434,7 @@ fn judge(outcomes: &[Outcome], betas: &[f64], budget: &Budget) -> ClaimResult {
         },
         effects,
         remarks: "SimPO's own agreement is 100 % by construction: its reward is the log-prob per token, also that of the \
-                  start's row. The card's 600 steps are 400 here, so that betas could be tuned."
+                  start's row."
             .into(),
         command: "polo reproduce simpo".into(),
         seconds: 0.0,

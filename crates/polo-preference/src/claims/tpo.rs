@@ -37,7 +37,7 @@ struct Budget {
     held_out: usize,
 }
 
-const FULL: Budget = Budget { imitation_steps: 1000, prompts: [1000, 500, 2000], steps: 300, held_out: 1000 };
+const FULL: Budget = Budget { imitation_steps: 1000, prompts: [1000, 500, 2000], steps: 400, held_out: 1000 };
 const QUICK: Budget = Budget { imitation_steps: 20, prompts: [60, 30, 90], steps: 6, held_out: 40 };
 
 /// Qualities of the four answers to a prompt.
@@ -87,9 +87,9 @@ impl Arm {
     fn candidates(self) -> &'static [Settings] {
         match self {
             Arm::Sft => &[],
-            Arm::SftThenDpo => &[(0.03, 0.0), (0.1, 0.0), (0.3, 0.0)],
-            Arm::TpoL => &[(1.0, 1.0), (2.0, 1.0), (2.0, 0.3)],
-            _ => &[(0.03, 0.3), (0.1, 0.3), (0.1, 1.0)],
+            Arm::SftThenDpo => &[(0.01, 0.0), (0.03, 0.0), (0.1, 0.0)],
+            Arm::TpoL => &[(0.5, 0.3), (1.0, 0.3), (1.0, 1.0)],
+            _ => &[(0.03, 0.1), (0.03, 0.3), (0.1, 0.3)],
         }
     }
 
@@ -412,7 +412,7 @@ fn judge(outcomes: &[Outcome], settings: &[Settings], budget: &Budget) -> ClaimR
             rows,
         },
         effects,
-        remarks: "The card's 600 steps are 300 here, and its noise sweep has SFT, SFT then DPO, and TPO alone: ten minutes \
+        remarks: "The card's 600 steps are 400 here, and its noise sweep has SFT, SFT then DPO, and TPO alone: ten minutes \
                   on two cores."
             .into(),
         command: "polo reproduce tpo".into(),
