@@ -1,4 +1,5 @@
-//! The cipher: the hidden permutation of 16 symbols as the claims on ranked and re-drawn answers share it.
+//! The hidden permutation with a tiny model to learn it, and the cipher: its form of 16 symbols that the claims on ranked
+//! and re-drawn answers share.
 //!
 //! A prompt is 8 letters, the right answer their images under a permutation that nobody tells; the gold reward counts
 //! right positions. Answers of any quality can be made, so that what a method learns from is known exactly.
@@ -17,6 +18,7 @@ use polo_lm::{
 };
 use polo_nn::device;
 use polo_run::{Problem, Result, seed::Seeds};
+use serde_json::Value;
 
 use super::bench;
 use crate::{
@@ -25,10 +27,10 @@ use crate::{
     settings::Schedule,
 };
 
-/// Tokens that fit into a model.
-pub const CONTEXT: usize = 32;
+/// Tokens that fit into a model of the cipher.
+const CONTEXT: usize = 32;
 
-/// In how many symbols this file's claims write prompts and answers.
+/// Letters of the cipher, and symbols of its answers.
 pub const SYMBOLS: usize = 16;
 
 /// The task in words, for setups.
@@ -36,15 +38,17 @@ pub const TASK: &str = "A 2-layer transformer of width 64 on the cipher: 8 of 16
                         permutation out; the gold reward is the number of right positions (0 to 8). An answer of quality \
                         c has each position right on purpose with probability c, else one of all symbols.";
 
-/// The task of one seed, with its tokenizer.
+/// The task of one seed, its tokenizer, and what its models look like.
 pub struct Cipher {
     /// The task.
     pub task: Permutation,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// `config.json` of the models.
+    pub config: Value,
+    context: usize,
     seed: u64,
     seeds: Seeds,
-    vocabulary: usize,
 }
 
 /// How a model does.
@@ -57,17 +61,28 @@ pub struct Measured {
 }
 
 impl Cipher {
-    /// Writes the task's tokenizer into `folder`.
+    /// The cipher of 16 symbols; writes its tokenizer into `folder`.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub fn new(folder: &Path, seed: u64) -> Result<Self> {
-        let seeds = Seeds::new(seed);
         let settings = PermutationSettings { alphabet: SYMBOLS, ..PermutationSettings::default() };
+        Self::with(folder, seed, settings, CONTEXT)
+    }
+
+    /// A hidden permutation of any size, for models of `context` tokens; writes its tokenizer into `folder`.
+    ///
+    /// # Errors
+    /// Settings out of range; the folder cannot be written.
+    pub fn with(folder: &Path, seed: u64, settings: PermutationSettings, context: usize) -> Result<Self> {
+        let seeds = Seeds::new(seed);
         let task = Permutation::new(settings, &seeds.child("task"))?;
         fs::create_dir_all(folder).map_err(|error| Problem::io("create", folder, &error))?;
         let vocabulary = task.write_vocabulary(folder)?;
-        Ok(Self { task, tokenizer: Tokenizer::load(folder)?, seed, seeds, vocabulary })
+        let tokenizer = Tokenizer::load(folder)?;
+        let eos = tokenizer.eos().ok_or_else(|| Problem::input("the task's tokenizer has no end token"))?;
+        let config = new_config(Family::Llama, Preset::Tiny, vocabulary, context, tokenizer.bos(), eos);
+        Ok(Self { task, tokenizer, config, context, seed, seeds })
     }
 
     /// Seeds for what the claim itself draws.
@@ -80,10 +95,7 @@ impl Cipher {
     /// # Errors
     /// None that the task can cause.
     pub fn untrained(&self) -> Result<LanguageModel> {
-        let eos = self.tokenizer.eos().ok_or_else(|| Problem::input("the tokenizer has no end token"))?;
-        let config =
-            new_config(Family::Llama, Preset::Tiny, self.vocabulary, CONTEXT, self.tokenizer.bos(), eos);
-        weights::init(&config, &self.seeds.child("weights"), &device::parse("cpu")?)
+        weights::init(&self.config, &self.seeds.child("weights"), &device::parse("cpu")?)
     }
 
     /// An untrained model after `steps` steps of imitation of answers of this quality. Several `permutations` are each
@@ -152,7 +164,7 @@ impl Cipher {
     /// # Errors
     /// As [`PairObjective::encode`].
     pub fn encode(&self, objective: &dyn PairObjective, rows: Rows) -> Result<Vec<Example>> {
-        Ok(objective.encode(&rows, &self.tokenizer, &Limits::new(CONTEXT))?.rows)
+        Ok(objective.encode(&rows, &self.tokenizer, &Limits::new(self.context))?.rows)
     }
 
     /// Trains a copy of `start`, the reference of objectives that have one, on the examples.
@@ -178,7 +190,7 @@ impl Cipher {
     pub fn ask(&self, prompts: &[Vec<usize>]) -> Result<Vec<Vec<u32>>> {
         let ask = |prompt: &Vec<usize>| {
             let bare = Text::Plain(self.task.write_prompt(prompt, Form::Bare));
-            let fitted = self.task.templates().encode_generate(&bare, &self.tokenizer, CONTEXT)?;
+            let fitted = self.task.templates().encode_generate(&bare, &self.tokenizer, self.context)?;
             fitted
                 .map(|fitted| fitted.ids)
                 .ok_or_else(|| Problem::input("a prompt exceeds the model's context"))

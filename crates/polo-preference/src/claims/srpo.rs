@@ -8,36 +8,32 @@
 //! Methods are compared at about the same distance from the reference: on a tuning seed, each method's beta is searched
 //! with the same number of trainings until its KL divergence is near [`Budget::nats`]; other seeds are reported.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use polo_lm::{
-    encode::Limits,
-    family::{Family, Preset, new_config},
-    generate::{Completion, Sampling, generate},
+    generate::generate,
     judge::{Comparison, Judge, Labels, collect_pairs},
     model::LanguageModel,
     revise::Revising,
     rows::{PairRow, Text},
-    tasks::permutation::{Form, Permutation, PermutationSettings, Preference, Region, Source},
+    tasks::permutation::{Form, PermutationSettings, Preference, Region, Source},
     templates::Fitted,
-    tokens::Tokenizer,
-    weights,
 };
-use polo_nn::device;
 use polo_run::{
     Problem, Result,
     claims::{ClaimResult, Effect, Expected, Table},
-    seed::Seeds,
     stats::{self, Estimate},
 };
-use serde_json::Value;
 
-use super::srpo_exact;
+use super::{
+    bench::{self, BATCH, SHARES, TUNING_SEED},
+    cipher::Cipher,
+    srpo_exact,
+};
 use crate::{
     methods::{dpo::Dpo, ipo::Ipo, sft::Sft, srpo::Srpo},
-    objective::{Example, PairObjective, Rows, Tree},
-    settings::{Schedule, TemplateSet, Templates, Training},
-    trainer::{self, Trainer},
+    objective::{PairObjective, Rows},
+    settings::{Schedule, TemplateSet, Templates},
 };
 
 /// How much is spent on one seed.
@@ -91,10 +87,7 @@ impl Budget {
     }
 }
 
-const BATCH: usize = 64;
 const CONTEXT: usize = 64;
-/// The same on every machine, so that a claim's numbers do not depend on the number of cores.
-const SHARES: usize = 2;
 const REGIONS: [Region; 2] = [Region::InDistribution, Region::OutOfDistribution];
 
 /// A method with its settings.
@@ -141,17 +134,12 @@ impl Arm {
     }
 }
 
-/// The task, its tokenizer, and a model that imitates the demonstrations: the reference of all methods.
+/// The task, and a model that imitates the demonstrations: the reference of all methods.
 pub struct Workbench {
-    /// The task.
-    pub task: Permutation,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// `config.json` of the model.
-    pub config: Value,
+    /// The task, its tokenizer, and what models look like.
+    pub cipher: Cipher,
     /// The reference.
     pub base: LanguageModel,
-    seeds: Seeds,
     budget: Budget,
 }
 
@@ -188,26 +176,17 @@ impl Workbench {
         budget: Budget,
         progress: &mut dyn FnMut(usize, usize, f64),
     ) -> Result<Self> {
-        let seeds = Seeds::new(seed);
-        let task = Permutation::new(PermutationSettings::default(), &seeds.child("task"))?;
-        fs::create_dir_all(folder).map_err(|error| Problem::io("create", folder, &error))?;
-        let vocabulary = task.write_vocabulary(folder)?;
-        let tokenizer = Tokenizer::load(folder)?;
-        let eos = tokenizer.eos().ok_or_else(|| Problem::input("the task's tokenizer has no end token"))?;
-        let config = new_config(Family::Llama, Preset::Tiny, vocabulary, CONTEXT, tokenizer.bos(), eos);
-        let model = weights::init(&config, &seeds.child("weights"), &device::parse("cpu")?)?;
-        let demonstrations = task.demonstrations(Region::Even, budget.imitation_steps * BATCH, "imitation");
-        let rows = Rows::Completions(task.completion_rows(&demonstrations)?);
+        let cipher = Cipher::with(folder, seed, PermutationSettings::default(), CONTEXT)?;
+        let steps = budget.imitation_steps;
+        let demonstrations = cipher.task.demonstrations(Region::Even, steps * BATCH, "imitation");
+        let rows = Rows::Completions(cipher.task.completion_rows(&demonstrations)?);
         let objective = Sft::default();
-        let examples = objective.encode(&rows, &tokenizer, &Limits::new(CONTEXT))?.rows;
-        let training = training(seed, budget.imitation_steps, 3e-3, Schedule::Cosine);
-        let none = Vec::new();
-        let mut trainer = Trainer::new(model, &objective, training, &examples, &none);
-        while trainer.done() < trainer.total() {
-            let step = trainer.step(None)?;
-            progress(step.number, budget.imitation_steps, step.metrics.get("loss").unwrap_or(f64::NAN));
-        }
-        Ok(Self { task, tokenizer, config, base: trainer.model, seeds, budget })
+        let examples = cipher.encode(&objective, rows)?;
+        let training = bench::training(seed, steps, 3e-3, Schedule::Cosine);
+        let base = bench::learn(&cipher.untrained()?, &objective, &examples, training, &mut |step, loss| {
+            progress(step, steps, loss);
+        })?;
+        Ok(Self { cipher, base, budget })
     }
 
     /// Pairs of answers of one of the task's behaviour policies.
@@ -215,9 +194,14 @@ impl Workbench {
     /// # Errors
     /// As [`collect_pairs`].
     pub fn pairs(&self, source: Source, preference: Preference, form: Form) -> Result<Vec<PairRow>> {
-        let items =
-            self.task.comparisons(Region::InDistribution, source, self.budget.pairs, "preferences", form);
-        collect_pairs(&self.task.judge(preference), &items, Labels::Hard, &self.seeds)
+        let items = self.cipher.task.comparisons(
+            Region::InDistribution,
+            source,
+            self.budget.pairs,
+            "preferences",
+            form,
+        );
+        collect_pairs(&self.cipher.task.judge(preference), &items, Labels::Hard, self.cipher.seeds())
     }
 
     /// Pairs of answers that the reference itself draws.
@@ -225,32 +209,23 @@ impl Workbench {
     /// # Errors
     /// As [`generate`] and [`collect_pairs`].
     pub fn own_pairs(&self, preference: Preference, form: Form) -> Result<Vec<PairRow>> {
-        let prompts = self.task.prompts(Region::InDistribution, self.budget.pairs, "own pairs");
-        let asked: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.ask(prompt)).collect::<Result<_>>()?;
-        let sampling = self.sampling();
-        let drawn = generate(&self.base, &asked, 2, &sampling, &self.seeds.child("own pairs"), SHARES)?;
+        let prompts = self.cipher.task.prompts(Region::InDistribution, self.budget.pairs, "own pairs");
+        let asked = self.cipher.ask(&prompts)?;
+        let sampling = self.cipher.sampling();
+        let drawn =
+            generate(&self.base, &asked, 2, &sampling, &self.cipher.seeds().child("own pairs"), SHARES)?;
         let items: Vec<Comparison> = (0..)
             .zip(&prompts)
             .zip(drawn.chunks_exact(2))
             .map(|((id, prompt), two)| Comparison {
                 id,
-                prompt: Text::Plain(self.task.write_prompt(prompt, form)),
-                a: two[0].text(&self.tokenizer, &sampling),
-                b: two[1].text(&self.tokenizer, &sampling),
-                answer: Some(self.task.write_answer(&self.task.solution(prompt))),
+                prompt: Text::Plain(self.cipher.task.write_prompt(prompt, form)),
+                a: two[0].text(&self.cipher.tokenizer, &sampling),
+                b: two[1].text(&self.cipher.tokenizer, &sampling),
+                answer: Some(self.cipher.task.write_answer(&self.cipher.task.solution(prompt))),
             })
             .collect();
-        collect_pairs(&self.task.judge(preference), &items, Labels::Hard, &self.seeds)
-    }
-
-    fn ask(&self, prompt: &[usize]) -> Result<Vec<u32>> {
-        let bare = Text::Plain(self.task.write_prompt(prompt, Form::Bare));
-        fits(self.task.templates().encode_generate(&bare, &self.tokenizer, CONTEXT)?)
-    }
-
-    fn sampling(&self) -> Sampling<'static> {
-        let longest = self.task.settings().length + 1;
-        Sampling { max_new_tokens: longest, stop: self.tokenizer.stop().to_vec(), ..Sampling::default() }
+        collect_pairs(&self.cipher.task.judge(preference), &items, Labels::Hard, self.cipher.seeds())
     }
 
     /// Aligns the reference with one method.
@@ -265,16 +240,12 @@ impl Workbench {
         progress: &mut dyn FnMut(usize, usize, f64),
     ) -> Result<LanguageModel> {
         let objective = arm.objective();
-        let examples = objective.encode(&Rows::Pairs(rows), &self.tokenizer, &Limits::new(CONTEXT))?.rows;
+        let examples = self.cipher.encode(objective, Rows::Pairs(rows))?;
         let steps = self.budget.alignment_steps;
-        let training = training(seed, steps, self.budget.learning_rate, Schedule::Cosine);
-        let references = trainer::score(&self.base, &examples, &training, |_| {});
-        let mut trainer = Trainer::new(self.base.clone(), objective, training, &examples, &references);
-        while trainer.done() < trainer.total() {
-            let step = trainer.step(None)?;
-            progress(step.number, steps, step.metrics.get("loss").unwrap_or(f64::NAN));
-        }
-        Ok(trainer.model)
+        let training = bench::training(seed, steps, self.budget.learning_rate, Schedule::Cosine);
+        bench::learn(&self.base, objective, &examples, training, &mut |step, loss| {
+            progress(step, steps, loss)
+        })
     }
 
     /// Lets a model answer held-out prompts and revise itself, all methods under the same revision prompts.
@@ -282,7 +253,7 @@ impl Workbench {
     /// # Errors
     /// As generation.
     pub fn measure(&self, model: &LanguageModel) -> Result<Measured> {
-        let sampling = self.sampling();
+        let sampling = self.cipher.sampling();
         let revising = Revising {
             revisions: self.budget.revisions,
             stop_when_unchanged: false,
@@ -291,24 +262,29 @@ impl Workbench {
         };
         let mut samples = Vec::new();
         let mut curve = |region: Region| -> Result<Curve> {
-            let prompts = self.task.prompts(region, self.budget.prompts, "held out");
+            let prompts = self.cipher.task.prompts(region, self.budget.prompts, "held out");
             let (asked, human) = (self.bare(&prompts), self.human(region));
             let texts: Vec<Text> = asked.iter().cloned().map(Text::Plain).collect();
-            let seeds = self.seeds.child("held out").child(region.name());
-            let mut answers =
-                revising.texts(model, &self.tokenizer, &self.task.templates(), &texts, &seeds)?;
+            let seeds = self.cipher.seeds().child("held out").child(region.name());
+            let mut answers = revising.texts(
+                model,
+                &self.cipher.tokenizer,
+                &self.cipher.task.templates(),
+                &texts,
+                &seeds,
+            )?;
             let (mut gold, mut wins) = (Vec::new(), Vec::new());
             for n in 0..=self.budget.revisions {
                 let nth: Vec<String> = answers.iter().map(|answers| answers[n].clone()).collect();
                 let mut total = 0;
                 for (prompt, answer) in asked.iter().zip(&nth) {
-                    total += self.task.gold_of_text(prompt, answer)?;
+                    total += self.cipher.task.gold_of_text(prompt, answer)?;
                 }
                 gold.push(total as f64 / prompts.len() as f64);
                 wins.push(self.wins(&asked, &nth, &human)?);
             }
             for ((prompt, shown), answers) in prompts.iter().zip(&asked).zip(&answers).take(3) {
-                let right = self.task.write_answer(&self.task.solution(prompt));
+                let right = self.cipher.task.write_answer(&self.cipher.task.solution(prompt));
                 samples.push((format!("{shown}   (right: {right}; {})", region.name()), answers.clone()));
             }
             let last = answers.iter_mut().filter_map(Vec::pop).collect();
@@ -323,16 +299,21 @@ impl Workbench {
     /// # Errors
     /// As generation.
     fn exploited(&self, victim: &Curve, improver: &LanguageModel, region: Region) -> Result<f64> {
-        let asked = self.bare(&self.task.prompts(region, self.budget.prompts, "held out"));
-        let sampling = self.sampling();
+        let asked = self.bare(&self.cipher.task.prompts(region, self.budget.prompts, "held out"));
+        let sampling = self.cipher.sampling();
         let once = Revising { revisions: 0, stop_when_unchanged: false, sampling: &sampling, shares: SHARES };
-        let seeds = self.seeds.child("exploited").child(region.name());
+        let seeds = self.cipher.seeds().child("exploited").child(region.name());
         let improved = once.tokens(improver, asked.len(), &seeds, |row, _| {
             let [prompt, answer] = [&asked[row], &victim.last[row]].map(|text| Text::Plain(text.clone()));
-            fits(self.task.templates().encode_revise(&prompt, &answer, &self.tokenizer, CONTEXT)?)
+            fits(self.cipher.task.templates().encode_revise(
+                &prompt,
+                &answer,
+                &self.cipher.tokenizer,
+                CONTEXT,
+            )?)
         })?;
         let improved: Vec<String> =
-            improved.iter().map(|answers| answers[0].text(&self.tokenizer, &sampling)).collect();
+            improved.iter().map(|answers| answers[0].text(&self.cipher.tokenizer, &sampling)).collect();
         self.wins(&asked, &improved, &victim.last)
     }
 
@@ -342,18 +323,18 @@ impl Workbench {
     /// # Errors
     /// As generation.
     fn best_of_as_many(&self, model: &LanguageModel, region: Region) -> Result<f64> {
-        let prompts = self.task.prompts(region, self.budget.prompts, "held out");
-        let asked: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.ask(prompt)).collect::<Result<_>>()?;
-        let (sampling, samples) = (self.sampling(), self.budget.revisions + 1);
-        let seeds = self.seeds.child("best of as many").child(region.name());
+        let prompts = self.cipher.task.prompts(region, self.budget.prompts, "held out");
+        let asked = self.cipher.ask(&prompts)?;
+        let (sampling, samples) = (self.cipher.sampling(), self.budget.revisions + 1);
+        let seeds = self.cipher.seeds().child("best of as many").child(region.name());
         let drawn = generate(model, &asked, samples, &sampling, &seeds, SHARES)?;
         let bare = self.bare(&prompts);
         let mut best = Vec::new();
         for (prompt, answers) in bare.iter().zip(drawn.chunks_exact(samples)) {
             let mut chosen = (0, String::new());
             for answer in answers {
-                let text = answer.text(&self.tokenizer, &sampling);
-                let gold = self.task.gold_of_text(prompt, &text)?;
+                let text = answer.text(&self.cipher.tokenizer, &sampling);
+                let gold = self.cipher.task.gold_of_text(prompt, &text)?;
                 if chosen.1.is_empty() || gold > chosen.0 {
                     chosen = (gold, text);
                 }
@@ -364,14 +345,14 @@ impl Workbench {
     }
 
     fn bare(&self, prompts: &[Vec<usize>]) -> Vec<String> {
-        prompts.iter().map(|prompt| self.task.write_prompt(prompt, Form::Bare)).collect()
+        prompts.iter().map(|prompt| self.cipher.task.write_prompt(prompt, Form::Bare)).collect()
     }
 
     /// Answers of the "human" to a region's held-out prompts.
     fn human(&self, region: Region) -> Vec<String> {
-        let prompts = self.task.prompts(region, self.budget.prompts, "held out");
-        let answers = self.task.answers(&prompts, Source::Human, "held out");
-        answers.iter().map(|answer| self.task.write_answer(answer)).collect()
+        let prompts = self.cipher.task.prompts(region, self.budget.prompts, "held out");
+        let answers = self.cipher.task.answers(&prompts, Source::Human, "held out");
+        answers.iter().map(|answer| self.cipher.task.write_answer(answer)).collect()
     }
 
     /// Win rate of answers over others under the majority of graders, ties half.
@@ -387,31 +368,18 @@ impl Workbench {
                 answer: None,
             })
             .collect();
-        let verdicts = self.task.judge(Preference::Majority).compare(&items)?;
+        let verdicts = self.cipher.task.judge(Preference::Majority).compare(&items)?;
         let verdicts: Vec<f64> = verdicts.into_iter().flatten().collect();
         Ok(stats::mean(&verdicts).unwrap_or(f64::NAN))
     }
 
     /// KL divergence of `model` from the reference after G(x), estimated on its own answers, nats per answer.
     fn divergence(&self, model: &LanguageModel) -> Result<f64> {
-        let prompts = self.task.prompts(Region::InDistribution, self.budget.prompts, "divergence");
-        let asked: Vec<Vec<u32>> = prompts.iter().map(|prompt| self.ask(prompt)).collect::<Result<_>>()?;
-        let drawn: Vec<Completion> =
-            generate(model, &asked, 1, &self.sampling(), &self.seeds.child("divergence"), SHARES)?;
-        let own = drawn.iter().map(|c| c.logps.iter().map(|&x| f64::from(x)).sum::<f64>());
-        let examples: Vec<Example> = asked
-            .into_iter()
-            .zip(&drawn)
-            .map(|(prompt, answer)| Example {
-                trees: vec![Tree { prompt, answers: vec![answer.tokens.clone()] }],
-                label: 1.0,
-                ..Example::default()
-            })
-            .collect();
-        let training = training(0, 1, 1e-3, Schedule::Constant);
-        let reference = trainer::score(&self.base, &examples, &training, |_| {});
-        let differences: Vec<f64> = own.zip(&reference).map(|(own, reference)| own - reference[0]).collect();
-        Ok(stats::mean(&differences).unwrap_or(f64::NAN))
+        let prompts = self.cipher.task.prompts(Region::InDistribution, self.budget.prompts, "divergence");
+        let asked = self.cipher.ask(&prompts)?;
+        let drawn =
+            bench::draw(model, &asked, &self.cipher.sampling(), &self.cipher.seeds().child("divergence"))?;
+        Ok(bench::divergence(&asked, &drawn, &self.base))
     }
 }
 
@@ -419,24 +387,8 @@ fn fits(prompt: Option<Fitted>) -> Result<Vec<u32>> {
     prompt.map(|prompt| prompt.ids).ok_or_else(|| Problem::input("a prompt of the task exceeds its context"))
 }
 
-fn training(seed: u64, steps: usize, learning_rate: f64, schedule: Schedule) -> Training {
-    Training {
-        batch: BATCH,
-        micro_batch: BATCH,
-        steps: Some(steps),
-        learning_rate,
-        schedule,
-        warmup_steps: steps / 20,
-        shares: SHARES,
-        seed,
-        ..Training::default()
-    }
-}
-
 /// Betas between which each method's is searched; all of them move less as beta grows.
 const BETAS: (f64, f64) = (0.02, 5.0);
-
-const TUNING_SEED: u64 = 1_000_000;
 
 /// Seeds below were spent on the design of this experiment.
 const FIRST_SEED: u64 = 10;

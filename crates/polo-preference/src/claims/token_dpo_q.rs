@@ -25,13 +25,14 @@ use polo_run::{
 use serde_json::json;
 
 use super::{
+    bench::{self, BATCH, SHARES},
     tabular::sigmoid,
     token_dpo_q_mdp::{self, TokenMdp},
     token_dpo_q_task::{Defects, END, Keyed, LENGTH, Part, VOCABULARY},
 };
 use crate::{
     methods::{dpo::Dpo, sft::Sft},
-    objective::{Example, Tree},
+    objective::Example,
     settings::{Schedule, Training},
     token_rewards::{Answer, Pair, TokenReward, to_report, token_rewards},
     trainer::{self, Trainer},
@@ -56,9 +57,6 @@ const FULL: Budget =
     Budget { imitation_steps: 1000, pairs: 4000, epochs: 3, held_out: 512, table_steps: 20_000 };
 const QUICK: Budget = Budget { imitation_steps: 40, pairs: 128, epochs: 1, held_out: 16, table_steps: 300 };
 
-const BATCH: usize = 64;
-/// The same on every machine, so that a claim's numbers do not depend on the number of cores.
-const SHARES: usize = 2;
 /// DPO's.
 const BETA: f64 = 0.1;
 /// Share of wrong tokens in demonstrations.
@@ -295,7 +293,7 @@ fn keys(task: &Keyed, part: Part, n: usize, seeds: &Seeds, stream: &str) -> Vec<
 
 fn example(prompt: Vec<u32>, answers: Vec<Vec<u32>>, number: usize) -> Example {
     let id = format!("answer {}", number + 1);
-    Example { trees: vec![Tree { prompt, answers }], label: 1.0, id, ..Example::default() }
+    Example { id, ..bench::example(prompt, answers) }
 }
 
 fn sampling(temperature: f64) -> Sampling<'static> {
@@ -307,17 +305,7 @@ fn dpo() -> Dpo {
 }
 
 fn training(seed: u64, steps: usize, learning_rate: f64) -> Training {
-    Training {
-        batch: BATCH,
-        micro_batch: BATCH,
-        steps: Some(steps),
-        learning_rate,
-        schedule: Schedule::Cosine,
-        warmup_steps: steps / 20,
-        shares: SHARES,
-        seed,
-        ..Training::default()
-    }
+    bench::training(seed, steps, learning_rate, Schedule::Cosine)
 }
 
 /// A new model that imitates demonstrations of the task. Positions are learnt vectors: which letter decides a token
@@ -333,13 +321,8 @@ fn imitate(task: &Keyed, seed: u64, budget: &Budget, seeds: &Seeds) -> Result<La
         example(key, vec![answer], number)
     };
     let examples: Vec<Example> = (0..budget.imitation_steps * BATCH).map(demonstrate).collect();
-    let (objective, none) = (Sft::default(), Vec::new());
     let training = training(seed, budget.imitation_steps, 3e-3);
-    let mut trainer = Trainer::new(model, &objective, training, &examples, &none);
-    while trainer.done() < trainer.total() {
-        trainer.step(None)?;
-    }
-    Ok(trainer.model)
+    bench::learn(&model, &Sft::default(), &examples, training, &mut |_, _| {})
 }
 
 /// One seed. Its heat maps are written into `folder` if there is one.

@@ -63,7 +63,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     let bench = with_bar("1. imitate demonstrations", budget.imitation_steps, |progress| {
         Workbench::new(&model, args.seed, budget.clone(), progress)
     })?;
-    weights::save(&bench.base, &bench.config, Format::F32, &model)?;
+    weights::save(&bench.base, &bench.cipher.config, Format::F32, &model)?;
     output.remark(
         "2. collect preference pairs: two answers of the model to each prompt, labelled by gold reward",
     );
@@ -79,8 +79,8 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         })?;
         let out = args.out.join(method);
         fs::create_dir_all(&out).map_err(|error| Problem::io("create", &out, &error))?;
-        weights::save(&aligned, &bench.config, Format::F32, &out)?;
-        bench.tokenizer.save(&out)?;
+        weights::save(&aligned, &bench.cipher.config, Format::F32, &out)?;
+        bench.cipher.tokenizer.save(&out)?;
         measured.push((method, bench.measure(&aligned)?));
     }
     show(&measured, output)?;
