@@ -521,6 +521,7 @@ fn judge(outcomes: &[Outcome], budget: &Budget) -> ClaimResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objective::Tree;
 
     const SMALL: Budget = Budget { imitation_steps: 60, pairs: 256, epochs: 1, held_out: 12, table_steps: 1 };
 

@@ -390,8 +390,9 @@ fn judge(outcomes: &[Outcome], settings: &[Settings], budget: &Budget) -> ClaimR
              {BATCH}. Four answers of qualities 0.9, 0.7, 0.5 and 0.3 to each prompt, scored by gold reward plus normal \
              noise of deviation {NOISE}: the best is gold, the second chosen, the last rejected; prompts whose gold and \
              chosen answers are equal are left out. Every arm takes {} steps of {BATCH} in all (SFT then DPO half and half), \
-             AdamW {RATE:e} with a cosine for each stage; gamma {GAMMA}. Each arm's beta and alpha are the best of three pairs (of DPO, betas) on a \
-             tuning seed ({prompts} prompts, nothing swapped); the ablation has TPO's. {} fresh prompts at temperature 1. \
+             AdamW {RATE:e} with a cosine for each stage; gamma {GAMMA}. Each arm's beta and alpha are the best of three \
+             pairs (of DPO, betas) on a tuning seed ({prompts} prompts, nothing swapped); the ablation has TPO's. {} fresh \
+             prompts at temperature 1. \
              Retained: share of the tokens of the base's own demonstrations that are the model's first guess.",
             cipher::TASK,
             budget.imitation_steps,
