@@ -39,7 +39,8 @@ impl Link {
             Link::Hinge => relu(-z + 1.0),
             Link::Square => (-z + 1.0).square(),
             Link::TruncatedSquare => relu(-z + 1.0).square(),
-            Link::Exponential => (-z).exp(),
+            // Finite at any margin, since a label's weight of 0 times infinity is no number.
+            Link::Exponential => (-z).clamp_max(700.0).exp(),
             Link::Savage => sigmoid(-z).square(),
         }
     }
@@ -120,6 +121,16 @@ mod tests {
         );
         assert!((at(Link::Exponential, 1.0) - (-1f64).exp()).abs() < 1e-15);
         assert!((at(Link::Savage, 1.0) - (1.0 + 1f64.exp()).powi(-2)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn far_margins_of_certain_pairs_stay_numbers() {
+        for link in ALL {
+            for z in [-3000.0, 3000.0] {
+                let loss = numbers(labelled(column(&[1.0]), column(&[z]), |z| link.loss(z)))[0];
+                assert!(loss.is_finite(), "{link:?} at {z}: {loss}");
+            }
+        }
     }
 
     /// Averaged over flipped and unflipped labels, the denoised loss is the loss of the clean label.

@@ -175,6 +175,61 @@ fn a_disk_that_fills_costs_no_finished_step() {
     }
 }
 
+/// A stage's reference is the model at its start, which a run that was stopped within the stage no longer has.
+#[test]
+#[cfg(unix)]
+fn a_run_stopped_in_a_later_stage_goes_on_as_if_it_never_was() {
+    let workplace = workplace();
+    let folder = workplace.path();
+    let mut lists = String::new();
+    for n in 0..16 {
+        let answers = [n + 3, n + 4, n + 5, n + 6];
+        writeln!(
+            lists,
+            r#"{{"prompt":"{n} + 3 = ","completions":["{}","{}","{}","{}"],"scores":[4,3,2,1]}}"#,
+            answers[0], answers[1], answers[2], answers[3]
+        )
+        .unwrap();
+    }
+    fs::write(folder.join("pairs.jsonl"), lists).unwrap();
+    // Three stages of 20 steps.
+    let long = [
+        "--set",
+        "training.epochs=10",
+        "--set",
+        "training.checkpoint_every=1",
+        "--set",
+        "training.learning_rate=1e-3",
+    ];
+    done(polo(folder, &train("curry-dpo", "whole", &long)).output().unwrap());
+    let arguments = train("curry-dpo", "part", &[&long[..], &["--resume", "auto"]].concat());
+    let mut child = begun(folder, "part", &arguments);
+    let steps =
+        || fs::read_to_string(folder.join("part/metrics.jsonl")).map_or(0, |text| text.lines().count());
+    while steps() < 25 {
+        assert_eq!(child.try_wait().unwrap(), None, "the run ended too early");
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    done(polo(folder, &arguments).output().unwrap());
+    for file in ["metrics.jsonl", "final/model.safetensors"] {
+        let read = |run: &str| fs::read(folder.join(run).join(file)).unwrap();
+        assert!(read("whole") == read("part"), "{file} differs");
+    }
+    // Each stage begins at its own reference: the loss of its first step is ln 2.
+    let metrics = fs::read_to_string(folder.join("whole/metrics.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> =
+        metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let losses: Vec<f64> =
+        rows.iter().filter(|row| row["split"] == "train").filter_map(|row| row["loss"].as_f64()).collect();
+    assert_eq!(losses.len(), 60);
+    for first in [0, 20, 40] {
+        assert!((losses[first] - std::f64::consts::LN_2).abs() < 1e-5, "{losses:?}");
+    }
+    assert!(losses[19] < 0.68 && losses[39] < 0.68, "{losses:?}");
+}
+
 #[test]
 fn a_plan_tells_what_a_run_would_do() {
     let folder = workplace();
@@ -289,11 +344,26 @@ fn methods_are_compared_under_one_budget() {
     }
     let page = fs::read_to_string(folder.join("runs/compare/report.html")).unwrap();
     assert!(page.contains("simpo:method.beta=10") && page.contains("<svg"));
-    // What is done is not done again, and says the same.
-    let stamp = || fs::metadata(folder.join("runs/compare/dpo-seed-0/final/model.safetensors")).unwrap();
-    let before = stamp().modified().unwrap();
-    assert_eq!(done(polo(folder, &compare).output().unwrap()), table);
-    assert_eq!(stamp().modified().unwrap(), before);
+    // What is done is not done again: no step is logged twice, and all that is measured of the models is the same.
+    let steps = || fs::read_to_string(folder.join("runs/compare/dpo-seed-0/metrics.jsonl")).unwrap();
+    let before = steps();
+    done(polo(folder, &compare).output().unwrap());
+    assert_eq!(steps(), before);
+    let again = fs::read_to_string(folder.join("runs/compare/comparison.json")).unwrap();
+    let again: serde_json::Value = serde_json::from_str(&again).unwrap();
+    for method in 0..2 {
+        // The last two columns are time and memory.
+        for column in 0..7 {
+            let of = |record: &serde_json::Value| record["methods"][method]["measured"][column].clone();
+            assert_eq!(of(&again), of(&record));
+        }
+    }
+    // Nor are results of other settings passed off as these.
+    let other = [&compare[..], &["--set", "training.learning_rate=1e-4"]].concat();
+    let refused = polo(folder, &other).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("training.learning_rate") && said.contains("--out"), "{said}");
     let refused =
         polo(folder, &["compare", "dop", "--model", "model", "--data", "pairs.jsonl", "--val", "x"])
             .output()

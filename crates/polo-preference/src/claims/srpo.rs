@@ -391,7 +391,7 @@ fn fits(prompt: Option<Fitted>) -> Result<Vec<u32>> {
 const BETAS: (f64, f64) = (0.02, 5.0);
 
 /// Seeds below were spent on the design of this experiment.
-const FIRST_SEED: u64 = 10;
+const FIRST_SEED: u64 = 20;
 
 /// Re-tests the claim on `seeds` seeds that took no part in its design. `say` is told what happens.
 ///
@@ -619,10 +619,14 @@ fn judge(results: &[Vec<Outcome>], bases: &[Measured], betas: &[f64], budget: &B
         effects,
         remarks: "The first design compared at 3 nats and was inconclusive on seeds 0 to 4: out of distribution SRPO won \
                   67 % at first, 79 % after two revisions and 74 % after five, between 17 points down and 25 up (DPO 68 \
-                  to 37 %, IPO 71 to 37 %). So far from the reference first answers are already as good as revising \
-                  makes them. On seeds set aside for this, nearer to it they are not. Hence 1 nat, the same for all \
-                  methods, on seeds of its own. SRPO did not depend less on who wrote the pairs at 3 nats either \
-                  (difference of final win rates less DPO's 0.01 [-0.10, 0.12])."
+                  to 37 %, IPO 71 to 37 %). A second one, also at 3 nats, with a learning rate of 1e-3, was broken off \
+                  after two seeds (80 and 82 % at first, 77 and 76 % after five). So far from the reference first answers \
+                  are already as good as revising makes them; on a seed set aside for this, nearer to it they are not. \
+                  Hence 1 nat, the same for all methods. This design was run on seeds 10 to 14 first (SRPO's gain by all \
+                  revisions 0.25 [0.18, 0.32]); since two of those had been seen in the second design, the seeds \
+                  reported are others, drawn afterwards. SRPO did not \
+                  depend less on who wrote the pairs at 3 nats either (difference of final win rates less DPO's 0.01 \
+                  [-0.10, 0.12])."
             .into(),
         command: "polo reproduce srpo".into(),
         seconds: 0.0,

@@ -339,7 +339,12 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             Expected::Above(0.0),
         ),
         effect(
-            "offline, bounded rewards: the same",
+            "offline: true reward, optimism (chosen, alpha 0.05) less DPO",
+            offline(&|worths| worths[6].reward - worths[0].reward),
+            Expected::Below(0.0),
+        ),
+        effect(
+            "offline, bounded rewards: true reward, pessimism (chosen, alpha 0.05) less DPO",
             offline(&|worths| worths[free + 1].reward - worths[free].reward),
             Expected::Above(0.0),
         ),
@@ -361,6 +366,11 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         effect(
             "deceptive reference: share of draws that end on the best arm, alpha 1 less online DPO",
             online(optimistic, &deceptive[0], best),
+            Expected::Above(0.0),
+        ),
+        effect(
+            "deceptive reference: too much optimism hurts, regret of alpha 10 less alpha 1",
+            online(&deceptive[5], optimistic, |outcome| outcome.regret),
             Expected::Above(0.0),
         ),
         effect(

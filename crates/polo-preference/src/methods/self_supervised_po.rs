@@ -305,7 +305,7 @@ impl PairObjective for SelfSupervisedPo {
                 let logps = log_softmax(logits.clone(), 1);
                 let examples = logps.dims()[0];
                 let term = -logps.clone().slice([0..examples, class..class + 1]).squeeze_dim(1);
-                let term = term / self.degrees as f64;
+                let term = term * (1.0 / self.degrees as f64);
                 degrees = Some(match degrees {
                     None => term,
                     Some(sum) => sum + term,

@@ -166,11 +166,8 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     output.write(&human::table(&headers, &rows))
 }
 
-/// Runs `polo train`; a run that is there and done is left as it is.
+/// Runs `polo train`, which takes no step where the run is done and refuses one of other settings, data or model.
 fn train(args: &Args, arm: &Arm, seed: u64, folder: &Path) -> Result<()> {
-    if folder.join("final").join("config.json").exists() {
-        return Ok(());
-    }
     let program =
         std::env::current_exe().map_err(|error| Problem::io("find", Path::new("this program"), &error))?;
     let mut command = Command::new(program);
@@ -199,7 +196,10 @@ fn train(args: &Args, arm: &Arm, seed: u64, folder: &Path) -> Result<()> {
             },
             format!("training {} with seed {seed} ended with the error above", arm.name),
         )
-        .hint("the same command goes on with what is missing")),
+        .place(folder.display().to_string())
+        .hint(
+            "the same command goes on with what is missing; for other settings or data, name another --out",
+        )),
     }
 }
 
@@ -270,7 +270,7 @@ impl Bench {
     }
 
     fn measure(&self, args: &Args, judge: Option<&dyn Judge>, folder: &Path, seed: u64) -> Result<Measured> {
-        let model = self.load(&folder.join("final"))?;
+        let model = weights::load(&folder.join("final"), self.base.device())?.model;
         let scores = trainer::score(&model, &self.pairs, &self.training, |_| {});
         let ratios: Vec<[f64; 2]> = scores
             .iter()
@@ -318,11 +318,6 @@ impl Bench {
         let (seconds, peak) = spent(&folder.join("timings.jsonl"))?;
         (measured[7], measured[8]) = (Some(seconds), peak);
         Ok(measured)
-    }
-
-    /// A trained model; an adapter goes onto the model that it started from.
-    fn load(&self, folder: &Path) -> Result<LanguageModel> {
-        Ok(weights::load(folder, &device::parse("cpu")?)?.model)
     }
 }
 
