@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     encode::encode_prompt,
     read::{DataReport, OnBadRow, ReadOptions, first_fields, read_rows},
-    rows::{CompletionRow, ListRow, PairRow, PromptRow, Row, Text, UnpairedRow},
+    rows::{CompletionRow, ListRow, PairRow, PromptRow, Row, StepRow, Text, UnpairedRow},
     tokens::Tokenizer,
 };
 
@@ -27,6 +27,8 @@ pub enum RowKind {
     Lists,
     /// Single answers, each good or bad.
     Unpaired,
+    /// Answers in steps, each right or wrong.
+    Steps,
 }
 
 /// Quantiles of the lengths of one part of the rows (nearest rank).
@@ -85,17 +87,20 @@ pub fn check(
         RowKind::Prompts => check_rows::<PromptRow>(paths, kind, &options, tokenizer),
         RowKind::Lists => check_rows::<ListRow>(paths, kind, &options, tokenizer),
         RowKind::Unpaired => check_rows::<UnpairedRow>(paths, kind, &options, tokenizer),
+        RowKind::Steps => check_rows::<StepRow>(paths, kind, &options, tokenizer),
     }
 }
 
 fn guess(fields: &[String]) -> Result<RowKind> {
     let has = |name: &str| fields.iter().any(|field| field == name);
     let gold = has("gold") || has("reference");
-    if has("completions") || (gold && has("chosen")) {
+    if has("completions") && has("labels") {
+        Ok(RowKind::Steps)
+    } else if has("completions") || (gold && has("chosen")) {
         Ok(RowKind::Lists)
     } else if has("chosen") || has("rejected") {
         Ok(RowKind::Pairs)
-    } else if has("completion") && has("label") {
+    } else if has("completion") && (has("label") || has("score")) {
         Ok(RowKind::Unpaired)
     } else if has("completion") || has("text") || has("messages") {
         Ok(RowKind::Completions)
@@ -103,8 +108,8 @@ fn guess(fields: &[String]) -> Result<RowKind> {
         Ok(RowKind::Prompts)
     } else {
         Err(Problem::input(format!("no known kind of data has the fields {}", fields.join(", "))).hint(
-            "pairs have `chosen` and `rejected` (and `prompt`), lists `prompt`, `completions` and `scores`, single \
-             answers `prompt`, `completion` and `label`, completions `prompt` and `completion`, `text` or `messages`, \
+            "pairs have `chosen` and `rejected` (and `prompt`), lists `prompt`, `completions` and `scores`, answers \
+             in steps `prompt`, `completions` and `labels`, single answers `prompt`, `completion` and `label`, completions `prompt` and `completion`, `text` or `messages`, \
              prompts `prompt` or `question`",
         ))
     }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
-    rows::{CompletionRow, ListRow, PairRow, Place, PromptRow, Text, UnpairedRow},
+    rows::{CompletionRow, ListRow, Message, PairRow, Place, PromptRow, Text, UnpairedRow},
     tokens::Tokenizer,
 };
 
@@ -69,9 +69,9 @@ impl Limits {
 pub struct PairTokens {
     /// The tokens that both share; never empty.
     pub prompt: Vec<u32>,
-    /// The preferred answer with its end token; never empty.
+    /// The preferred answer with its end token, unless it is a step in the middle; never empty.
     pub chosen: Vec<u32>,
-    /// The other answer with its end token; never empty.
+    /// The other answer, as the first; never empty.
     pub rejected: Vec<u32>,
     /// Probability that `chosen` beats `rejected`.
     pub label: f64,
@@ -146,7 +146,7 @@ pub(crate) struct Fate {
 pub fn encode_pairs(rows: &[PairRow], tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<PairTokens>> {
     encode_all(rows, limits, |row| {
         let (mut prompt, mut answers, mut fate) =
-            split(tokenizer, &row.prompt, &[&row.chosen, &row.rejected])
+            split_ending(tokenizer, &row.prompt, &[&row.chosen, &row.rejected], !row.about.open)
                 .map_err(|problem| row.place.mark(problem))?;
         if !fit(&mut prompt, &mut answers, tokenizer, limits, &row.place, &mut fate)? {
             return Ok(None);
@@ -164,7 +164,7 @@ pub fn encode_lists(rows: &[ListRow], tokenizer: &Tokenizer, limits: &Limits) ->
     encode_all(rows, limits, |row| {
         let answers: Vec<&Text> = row.completions.iter().collect();
         let (mut prompt, mut answers, mut fate) =
-            split_all(tokenizer, &row.prompt, &answers).map_err(|problem| row.place.mark(problem))?;
+            split_all(tokenizer, &row.prompt, &answers, true).map_err(|problem| row.place.mark(problem))?;
         if !fit(&mut prompt, &mut answers, tokenizer, limits, &row.place, &mut fate)? {
             return Ok(None);
         }
@@ -241,12 +241,38 @@ pub fn encode_prompts(
 /// # Errors
 /// A conversation that the template refuses.
 pub fn encode_prompt(prompt: &Text, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let mut ids = match prompt {
-        Text::Plain(text) => tokenizer.encode(text, true)?,
-        Text::Conversation(turns) => tokenizer.encode_chat(turns, true)?,
-    };
+    let mut ids = prompt_tokens(prompt, tokenizer)?;
     start_with_something(&mut ids, tokenizer)?;
     Ok(ids)
+}
+
+/// Token ids of a prompt; none for an empty one.
+fn prompt_tokens(prompt: &Text, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    match prompt {
+        Text::Plain(text) => tokenizer.encode(text, true),
+        Text::Conversation(turns) => tokenizer.encode(&opened(turns, tokenizer)?, false),
+    }
+}
+
+/// A conversation up to where the assistant goes on: at the beginning of its turn, or, where the last turn is its own,
+/// within that one.
+fn opened(turns: &[Message], tokenizer: &Tokenizer) -> Result<String> {
+    match turns {
+        [_, .., last] if last.role == "assistant" => {
+            let whole = tokenizer.render(turns, false)?;
+            let said = last.content.trim();
+            match whole.rfind(said) {
+                // Templates may trim what is said; what follows it here goes on where it really ended.
+                Some(at) => {
+                    let (end, space) = (at + said.len(), &last.content[last.content.trim_end().len()..]);
+                    Ok(format!("{}{space}", &whole[..end]))
+                }
+                None => Err(Problem::input("the chat template leaves out the unfinished assistant turn")
+                    .hint("use a template that renders assistant turns as they are")),
+            }
+        }
+        _ => tokenizer.render(turns, true),
+    }
 }
 
 /// Runs `encode` on all rows and adds up what happened; the rows keep their order, and so does the choice of the
@@ -284,7 +310,17 @@ pub(crate) fn split<const N: usize>(
     prompt: &Text,
     answers: &[&Text; N],
 ) -> Result<(Vec<u32>, [Vec<u32>; N], Fate)> {
-    let (prompt, answers, fate) = split_all(tokenizer, prompt, answers)?;
+    split_ending(tokenizer, prompt, answers, true)
+}
+
+/// As [`split`]; the answers have an end only if they are to `end`.
+fn split_ending<const N: usize>(
+    tokenizer: &Tokenizer,
+    prompt: &Text,
+    answers: &[&Text; N],
+    end: bool,
+) -> Result<(Vec<u32>, [Vec<u32>; N], Fate)> {
+    let (prompt, answers, fate) = split_all(tokenizer, prompt, answers, end)?;
     match answers.try_into() {
         Ok(answers) => Ok((prompt, answers, fate)),
         Err(_) => unreachable!("as many answers come back as were given"),
@@ -295,16 +331,32 @@ fn split_all(
     tokenizer: &Tokenizer,
     prompt: &Text,
     answers: &[&Text],
+    end: bool,
 ) -> Result<(Vec<u32>, Vec<Vec<u32>>, Fate)> {
-    let alone = match prompt {
-        Text::Plain(text) => tokenizer.encode(text, true)?,
-        Text::Conversation(turns) => tokenizer.encode_chat(turns, true)?,
-    };
+    let alone = prompt_tokens(prompt, tokenizer)?;
     let mut wholes = Vec::with_capacity(answers.len());
     for answer in answers {
         wholes.push(match (prompt, answer) {
+            (Text::Conversation(turns), Text::Conversation(answer)) if !end => {
+                let said = answer.iter().map(|turn| turn.content.as_str()).collect::<String>();
+                tokenizer.encode(&format!("{}{said}", opened(turns, tokenizer)?), false)?
+            }
             (Text::Conversation(turns), Text::Conversation(answer)) => {
-                tokenizer.encode_chat(&[turns.as_slice(), answer.as_slice()].concat(), false)?
+                let mut whole = turns.clone();
+                let mut rest = answer.as_slice();
+                // An unfinished turn at the prompt's end is continued.
+                if let ([.., last], [first, others @ ..]) = (&mut whole[..], rest)
+                    && last.role == "assistant"
+                    && first.role == "assistant"
+                {
+                    last.content += &first.content;
+                    rest = others;
+                }
+                whole.extend_from_slice(rest);
+                tokenizer.encode_chat(&whole, false)?
+            }
+            (Text::Plain(prompt), Text::Plain(answer)) if !end => {
+                tokenizer.encode(&format!("{prompt}{answer}"), true)?
             }
             (Text::Plain(prompt), Text::Plain(answer)) => {
                 tokenizer.encode(&format!("{prompt}{}", ended(answer, tokenizer)?), true)?

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    rows::Message,
+    rows::{About, Message},
     tokens::tests::{bpe, words},
 };
 
@@ -17,6 +17,7 @@ fn pair(prompt: &str, chosen: &str, rejected: &str) -> PairRow {
         chosen: plain(chosen),
         rejected: plain(rejected),
         label: 1.0,
+        about: About::default(),
         place: place(),
         id: 3,
     }
@@ -179,4 +180,36 @@ fn order_is_kept_and_the_first_error_is_reported() {
     }
     let problem = encode_pairs(&rows, &tokenizer, &Limits::new(8)).unwrap_err();
     assert_eq!(problem.place_text(), Some("pairs.jsonl:40"));
+}
+
+#[test]
+fn an_unfinished_turn_is_continued_and_a_step_has_no_end() {
+    let (_folder, tokenizer) = bpe(true);
+    let limits = Limits::new(1024);
+    let prompt = chat(&[("user", "What colour is the sky?")]);
+    let full = PairRow {
+        prompt: prompt.clone(),
+        chosen: chat(&[("assistant", "It is blue.")]),
+        rejected: chat(&[("assistant", "It is green.")]),
+        ..pair("", "", "")
+    };
+    let continued = PairRow {
+        prompt: prompt.continued("It is"),
+        chosen: chat(&[("assistant", " blue.")]),
+        rejected: chat(&[("assistant", " green.")]),
+        ..full.clone()
+    };
+    let of = |row: &PairRow| encode_pairs(std::slice::from_ref(row), &tokenizer, &limits).unwrap().rows.remove(0);
+    let (whole, split) = (of(&full), of(&continued));
+    // The same sequences; what was said already belongs to the prompt.
+    assert_eq!([&whole.prompt[..], &whole.chosen].concat(), [&split.prompt[..], &split.chosen].concat());
+    assert_eq!([&whole.prompt[..], &whole.rejected].concat(), [&split.prompt[..], &split.rejected].concat());
+    assert!(split.prompt.len() > whole.prompt.len() && split.chosen.len() < whole.chosen.len());
+    for row in [continued, pair("The sky is", " blue.", " green.")] {
+        let ended = of(&row);
+        let open = of(&PairRow { about: About { open: true, ..About::default() }, ..row });
+        assert_eq!(open.prompt, ended.prompt);
+        assert_eq!(open.chosen, ended.chosen[..ended.chosen.len() - 1]);
+        assert_eq!(open.rejected, ended.rejected[..ended.rejected.len() - 1]);
+    }
 }

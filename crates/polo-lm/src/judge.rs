@@ -15,7 +15,7 @@ use polo_run::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{PairRow, Place, Text};
+use crate::rows::{About, PairRow, Place, Text};
 use model::{ModelJudge, ModelJudgeSettings};
 
 /// Two answers to one prompt.
@@ -184,6 +184,7 @@ pub fn collect_pairs(
             chosen: item.prompt.answered(chosen),
             rejected: item.prompt.answered(rejected),
             label,
+            about: About::default(),
             place: Place { file: file.clone(), line: rows.len() + 1 },
             id,
         });

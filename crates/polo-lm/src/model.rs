@@ -13,7 +13,7 @@ use polo_nn::{
     Device, Gradients, Parameter, ParameterId, Parameters, Tensor,
     attention::{Attention, Normalisers, Segment},
     host,
-    logprob::{self, LogProbs},
+    logprob::{self, LogProbs, Slopes, View},
     ops::{self, Linear, NormWeights, Rotation},
 };
 
@@ -198,6 +198,21 @@ impl LanguageModel {
         (scores, self.read_out(batch, &picked))
     }
 
+    /// How this model sees the scored tokens of a batch, to compare it with another.
+    pub fn view(&self, batch: &Batch) -> View {
+        let (scores, hidden, _) = self.forward(batch, false);
+        View { hidden, head: self.parameters.get(self.head).clone(), scores }
+    }
+
+    /// The view that a batch was scored with.
+    pub fn view_of(&self, tape: &Tape) -> View {
+        View {
+            hidden: tape.picked.clone(),
+            head: self.parameters.get(self.head).clone(),
+            scores: tape.scores.clone(),
+        }
+    }
+
     /// The readout at the end of each answer of a batch that was scored, `[answers · outputs]` row-major; empty for a
     /// model without one.
     pub fn read(&self, batch: &Batch, tape: &Tape) -> Vec<f32> {
@@ -378,27 +393,24 @@ impl LanguageModel {
         (scores, picked, tape)
     }
 
-    /// Adds the gradients of a loss to `gradients`, given dL/dlogp of every scored token (`[scored tokens]`) and, if
-    /// the loss has an entropy term, dL/dentropy.
-    pub fn push_back(
+    /// Adds the gradients of a loss to `gradients`, given its slopes at every scored token (`[scored tokens]` each).
+    pub fn push_back<'a>(
         &self,
         batch: &Batch,
         tape: Tape,
-        dlogps: &[f32],
-        dentropies: Option<&[f32]>,
+        slopes: impl Into<Slopes<'a>>,
         gradients: &mut Gradients,
     ) {
-        self.push_back_both(batch, tape, dlogps, dentropies, &[], gradients);
+        self.push_back_both(batch, tape, slopes, &[], gradients);
     }
 
     /// As [`LanguageModel::push_back`], given dL/d of [`LanguageModel::read`], too (`[answers · outputs]`; empty for a
     /// loss that does not depend on it).
-    pub fn push_back_both(
+    pub fn push_back_both<'a>(
         &self,
         batch: &Batch,
         tape: Tape,
-        dlogps: &[f32],
-        dentropies: Option<&[f32]>,
+        slopes: impl Into<Slopes<'a>>,
         dreadouts: &[f32],
         gradients: &mut Gradients,
     ) {
@@ -410,8 +422,7 @@ impl LanguageModel {
             &picked,
             &batch.targets,
             &scores,
-            dlogps,
-            dentropies,
+            slopes.into(),
             gradients,
         );
         if let (Some(readout), false) = (&self.readout, dreadouts.is_empty()) {

@@ -28,7 +28,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
 
-use crate::rows::{CompletionRow, Fault, ListRow, PairRow, Place, PromptRow, Record, Row, UnpairedRow};
+use crate::rows::{
+    CompletionRow, Fault, ListRow, PairRow, Place, PromptRow, Record, Row, StepRow, UnpairedRow,
+    steps_to_pairs,
+};
 
 /// What to do with a row that cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,12 +89,32 @@ pub struct Rows<R> {
 /// Number of skipped rows whose reasons a [`DataReport`] quotes.
 const QUOTED_PROBLEMS: usize = 5;
 
-/// Reads preference pairs.
+/// Reads preference pairs; of answers in steps, the pairs of steps that [`steps_to_pairs`] makes.
 ///
 /// # Errors
-/// As [`read_rows`].
+/// As [`read_rows`]; answers in steps none of which goes wrong where another goes right.
 pub fn read_pairs(paths: &[PathBuf], options: &ReadOptions) -> Result<Rows<PairRow>> {
-    read_rows(paths, options)
+    let fields = first_fields(paths, options)?;
+    let has = |name: &str| fields.iter().any(|field| field == name);
+    if !has("completions") || !has("labels") || has("chosen") {
+        return read_rows(paths, options);
+    }
+    let Rows { rows, mut report } = read_rows::<StepRow>(paths, options)?;
+    let (pairs, alone) = steps_to_pairs(&rows);
+    if pairs.is_empty() {
+        return Err(Problem::input(format!(
+            "no pair of steps in {} answers: {alone} go wrong, none of them where another goes right",
+            rows.len()
+        ))
+        .place(paths.first().map_or_else(String::new, |path| path.display().to_string()))
+        .hint(
+            "a pair needs two rows of the same `prompt` with the same right steps at their beginning, one going on right \
+             and one wrong",
+        ));
+    }
+    report.rows = pairs.len();
+    report.skipped += alone;
+    Ok(Rows { rows: pairs, report })
 }
 
 /// Reads rows for supervised fine-tuning.
@@ -183,8 +206,14 @@ fn digest<R: Row>(row: &R) -> [u8; 32] {
 
 /// The fields of the first record of `paths`, from which [`crate::check`] guesses what the file is for.
 pub(crate) fn first_fields(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<String>> {
-    const EVERY_FIELD: [&[&str]; 5] =
-        [PairRow::FIELDS, CompletionRow::FIELDS, PromptRow::FIELDS, ListRow::FIELDS, UnpairedRow::FIELDS];
+    const EVERY_FIELD: [&[&str]; 6] = [
+        PairRow::FIELDS,
+        CompletionRow::FIELDS,
+        PromptRow::FIELDS,
+        ListRow::FIELDS,
+        UnpairedRow::FIELDS,
+        StepRow::FIELDS,
+    ];
     let mut fields = None;
     for file in expand(paths)? {
         // The reading is broken off with an error of no consequence as soon as one record was seen.

@@ -11,6 +11,13 @@ use polo_run::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod lists;
+mod steps;
+
+pub(crate) use lists::listed;
+pub use lists::{ListRow, UnpairedRow};
+pub use steps::{StepRow, steps_to_pairs};
+
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
@@ -64,6 +71,19 @@ impl Text {
         }
     }
 
+    /// This prompt with the beginning of its answer, which what follows continues: of a conversation, an unfinished
+    /// assistant turn at its end.
+    pub fn continued(&self, said: &str) -> Self {
+        match self {
+            Text::Plain(prompt) => Text::Plain(format!("{prompt}{said}")),
+            Text::Conversation(turns) => {
+                let mut turns = turns.clone();
+                turns.push(Message::new("assistant", said));
+                Text::Conversation(turns)
+            }
+        }
+    }
+
     /// Whether nothing but white space stands in it.
     pub fn is_blank(&self) -> bool {
         match self {
@@ -100,10 +120,26 @@ pub struct PairRow {
     pub rejected: Text,
     /// Probability that `chosen` beats `rejected`, in `[0, 1]`; 1 where the file says nothing.
     pub label: f64,
+    /// What else the file says of the pair.
+    pub about: About,
     /// Where the row stands.
     pub place: Place,
     /// Index among the rows that were read, from 0.
     pub id: u64,
+}
+
+/// What a file may say of a pair, beside its texts and its label.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct About {
+    /// Scores of the chosen and the rejected answer by some measure, not necessarily the one that the pair is ordered
+    /// by (`score_chosen`, `score_rejected`).
+    pub scores: Option<[f64; 2]>,
+    /// Whether the chosen and the rejected answer are safe (`chosen_is_safe`, `rejected_is_safe`).
+    pub safe: Option<[bool; 2]>,
+    /// The group of people or sources that the label stems from (`group`).
+    pub group: Option<String>,
+    /// Whether the answers are steps in the middle, which no end token follows.
+    pub open: bool,
 }
 
 /// A prompt and the text to be learnt after it (supervised fine-tuning).
@@ -126,39 +162,6 @@ pub struct PromptRow {
     pub prompt: Text,
     /// The reference answer, for judges and verifiable rewards.
     pub answer: Option<String>,
-    /// Where the row stands.
-    pub place: Place,
-    /// Index among the rows that were read, from 0.
-    pub id: u64,
-}
-
-/// Several answers to one prompt, each with a score.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListRow {
-    /// What was asked.
-    pub prompt: Text,
-    /// At least two answers, at least two of them different, in the order of the file; of the same form as the prompt.
-    pub completions: Vec<Text>,
-    /// Quality of each answer, higher is better; finite. Where the file names parts instead of scores: gold 2,
-    /// chosen 1, rejected 0; for a pair, `score_chosen` and `score_rejected` where the file has them.
-    pub scores: Vec<f64>,
-    /// Log-prob of each answer under the policy that drew it, nats, summed over tokens; empty where the file has none.
-    pub logps: Vec<f64>,
-    /// Where the row stands.
-    pub place: Place,
-    /// Index among the rows that were read, from 0.
-    pub id: u64,
-}
-
-/// One answer to a prompt and whether it is a good one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct UnpairedRow {
-    /// What was asked.
-    pub prompt: Text,
-    /// The answer; of the same form as the prompt.
-    pub completion: Text,
-    /// Whether the answer is desirable.
-    pub label: bool,
     /// Where the row stands.
     pub place: Place,
     /// Index among the rows that were read, from 0.
@@ -211,12 +214,41 @@ pub trait Row: Sized {
 }
 
 impl Row for PairRow {
-    const FIELDS: &'static [&'static str] = &["prompt", "chosen", "rejected", "label"];
+    const FIELDS: &'static [&'static str] = &[
+        "prompt",
+        "chosen",
+        "rejected",
+        "label",
+        "score_chosen",
+        "score_rejected",
+        "chosen_is_safe",
+        "rejected_is_safe",
+        "group",
+        "initial_reason_steps",
+    ];
 
     fn from_record(record: &Record, id: u64) -> Result<Vec<Self>, Fault> {
-        let (prompt, chosen, rejected) = pair(&record.fields)?;
-        let label = label(&record.fields)?;
-        Ok(vec![Self { prompt, chosen, rejected, label, place: record.place.clone(), id }])
+        let fields = &record.fields;
+        let (mut prompt, chosen, rejected) = pair(fields)?;
+        let group = match fields.get("group") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(group)) => Some(group.clone()),
+            Some(number @ (Value::Number(_) | Value::Bool(_))) => Some(number.to_string()),
+            Some(other) => return Err(wrong_type("group", other, "a name or a number")),
+        };
+        let open = present(fields, "initial_reason_steps");
+        if open {
+            match text(fields, "initial_reason_steps")? {
+                Text::Plain(said) => prompt = prompt.continued(&said),
+                Text::Conversation(_) => {
+                    let list = &fields["initial_reason_steps"];
+                    return Err(wrong_type("initial_reason_steps", list, "a string"));
+                }
+            }
+        }
+        let about = About { scores: lists::both_scores(fields)?, safe: both_safe(fields)?, group, open };
+        let label = label(fields)?;
+        Ok(vec![Self { prompt, chosen, rejected, label, about, place: record.place.clone(), id }])
     }
 
     fn texts(&self) -> Vec<(&'static str, &Text)> {
@@ -224,7 +256,41 @@ impl Row for PairRow {
     }
 
     fn extra(&self) -> String {
-        self.label.to_string()
+        match self.about == About::default() {
+            true => self.label.to_string(),
+            false => format!("{} {:?}", self.label, self.about),
+        }
+    }
+}
+
+/// Whether the two answers of a pair are safe, if the row says so.
+fn both_safe(fields: &Map<String, Value>) -> Result<Option<[bool; 2]>, Fault> {
+    let names = ["chosen_is_safe", "rejected_is_safe"];
+    if !names.iter().any(|name| present(fields, name)) {
+        return Ok(None);
+    }
+    let mut safe = [true; 2];
+    for (name, safe) in names.into_iter().zip(&mut safe) {
+        *safe = truth(fields, name)?
+            .ok_or_else(|| missing(fields, name, "a pair that says it of one answer must say it of both"))?;
+    }
+    Ok(Some(safe))
+}
+
+/// A field that is true or false, in any of the ways that files write it; none where it is missing.
+fn truth(fields: &Map<String, Value>, name: &'static str) -> Result<Option<bool>, Fault> {
+    match fields.get(name) {
+        Some(Value::Bool(truth)) => Ok(Some(*truth)),
+        Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(Some(true)),
+        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(Some(false)),
+        Some(Value::String(word)) if word.eq_ignore_ascii_case("true") || word == "1" => Ok(Some(true)),
+        Some(Value::String(word)) if word.eq_ignore_ascii_case("false") || word == "0" => Ok(Some(false)),
+        None | Some(Value::Null) => Ok(None),
+        Some(other) => Err(Fault::new(
+            name,
+            format!("`{name}` {other} is neither true nor false"),
+            "write true or false",
+        )),
     }
 }
 
@@ -341,78 +407,6 @@ impl Row for PromptRow {
     }
 }
 
-impl Row for ListRow {
-    const FIELDS: &'static [&'static str] = &[
-        "prompt",
-        "completions",
-        "scores",
-        "logps",
-        "gold",
-        "reference",
-        "chosen",
-        "rejected",
-        "score_chosen",
-        "score_rejected",
-    ];
-
-    fn from_record(record: &Record, id: u64) -> Result<Vec<Self>, Fault> {
-        let fields = &record.fields;
-        let mut logps = Vec::new();
-        let (prompt, completions, scores) = if present(fields, "completions") {
-            let (prompt, completions) = listed(fields)?;
-            if completions.iter().all(|completion| *completion == completions[0]) {
-                return Err(Fault::new(
-                    "completions",
-                    "fewer than two different completions",
-                    "a list compares at least two answers; remove the row, or pass over such rows with on_bad_row = \
-                     \"skip\"",
-                ));
-            }
-            let scores = numbers(fields, "scores", completions.len())?;
-            if present(fields, "logps") {
-                logps = numbers(fields, "logps", completions.len())?;
-            }
-            (prompt, completions, scores)
-        } else if present(fields, "chosen") && present(fields, "rejected") {
-            let (prompt, chosen, rejected) = pair(fields)?;
-            match ["gold", "reference"].into_iter().find(|name| present(fields, name)) {
-                None => (prompt, vec![chosen, rejected], pair_scores(fields)?),
-                Some(name) => {
-                    let (_, gold) = match_forms(prompt.clone(), text(fields, name)?);
-                    if gold.is_blank() {
-                        return Err(empty(name));
-                    }
-                    if gold == chosen || gold == rejected {
-                        return Err(Fault::new(
-                            name,
-                            format!("`{name}` equals another answer of the row"),
-                            "the three answers of a row must differ; remove the row, or the field for a plain pair",
-                        ));
-                    }
-                    (prompt, vec![gold, chosen, rejected], vec![2.0, 1.0, 0.0])
-                }
-            }
-        } else {
-            return Err(missing(
-                fields,
-                "completions",
-                "lists are `prompt`, `completions` and `scores`, or `prompt`, `gold`, `chosen` and `rejected`",
-            ));
-        };
-        Ok(vec![Self { prompt, completions, scores, logps, place: record.place.clone(), id }])
-    }
-
-    fn texts(&self) -> Vec<(&'static str, &Text)> {
-        let mut texts = vec![("prompt", &self.prompt)];
-        texts.extend(self.completions.iter().map(|completion| ("completion", completion)));
-        texts
-    }
-
-    fn extra(&self) -> String {
-        format!("{:?} {:?}", self.scores, self.logps)
-    }
-}
-
 /// The right answer of a row, if it has one.
 pub(crate) fn right_answer(fields: &Map<String, Value>) -> Result<Option<String>, Fault> {
     match ["answer", "solution"].into_iter().find(|name| present(fields, name)) {
@@ -422,153 +416,6 @@ pub(crate) fn right_answer(fields: &Map<String, Value>) -> Result<Option<String>
             number @ (Value::Number(_) | Value::Bool(_)) => Ok(Some(number.to_string())),
             other => Err(wrong_type(name, other, "a string or a number")),
         },
-    }
-}
-
-/// The prompt and the `completions` of a row, at least one, all of one form.
-pub(crate) fn listed(fields: &Map<String, Value>) -> Result<(Text, Vec<Text>), Fault> {
-    let prompt = text(fields, "prompt")?;
-    let items = match fields.get("completions") {
-        Some(Value::Array(items)) if !items.is_empty() => items,
-        None => return Err(missing(fields, "completions", "a list of answers to the prompt")),
-        Some(other) => return Err(wrong_type("completions", other, "a list of answers")),
-    };
-    let mut completions: Vec<Text> = Vec::new();
-    for (number, item) in (1..).zip(items) {
-        let alone = Map::from_iter([("completions".to_owned(), item.clone())]);
-        let completion = text(&alone, "completions")
-            .map_err(|fault| Fault { message: format!("completion {number}: {}", fault.message), ..fault })?;
-        completions.push(match_forms(prompt.clone(), completion).1);
-    }
-    let plain = |completion: &Text| matches!(completion, Text::Plain(_));
-    let first = plain(&completions[0]);
-    if completions.iter().any(|completion| plain(completion) != first) {
-        return Err(Fault::new(
-            "completions",
-            "some completions are strings and some lists of turns",
-            "write all completions of a row in one form",
-        ));
-    }
-    Ok((match_forms(prompt, completions[0].clone()).0, completions))
-}
-
-/// A list of finite numbers, one for each completion.
-fn numbers(fields: &Map<String, Value>, name: &'static str, completions: usize) -> Result<Vec<f64>, Fault> {
-    let items = match fields.get(name) {
-        Some(Value::Array(items)) => items,
-        Some(Value::Null) | None => {
-            return Err(missing(fields, name, "each completion needs a number; `polo score` gives scores"));
-        }
-        Some(other) => return Err(wrong_type(name, other, "a list of numbers, one for each completion")),
-    };
-    if items.len() != completions {
-        return Err(Fault::new(
-            name,
-            format!("{completions} completions have {} `{name}`", items.len()),
-            "give one number for each completion",
-        ));
-    }
-    let number = |(place, item): (usize, &Value)| {
-        item.as_f64().filter(|number| number.is_finite()).ok_or_else(|| {
-            Fault::new(
-                name,
-                format!("number {} of `{name}` is {item}", place + 1),
-                "give finite numbers, one for each completion",
-            )
-        })
-    };
-    items.iter().enumerate().map(number).collect()
-}
-
-/// The scores of a pair: `score_chosen` and `score_rejected`, or 1 and 0 where the row has neither.
-fn pair_scores(fields: &Map<String, Value>) -> Result<Vec<f64>, Fault> {
-    let names = ["score_chosen", "score_rejected"];
-    if !names.iter().any(|name| present(fields, name)) {
-        return Ok(vec![1.0, 0.0]);
-    }
-    let mut scores = Vec::with_capacity(2);
-    for name in names {
-        let score = match fields.get(name) {
-            None | Some(Value::Null) => {
-                return Err(missing(fields, name, "a pair with one score needs the other, too"));
-            }
-            Some(Value::Number(number)) => number.as_f64(),
-            Some(Value::String(text)) => text.trim().parse().ok(),
-            Some(other) => return Err(wrong_type(name, other, "a number")),
-        };
-        let Some(score) = score.filter(|score: &f64| score.is_finite()) else {
-            return Err(Fault::new(name, format!("`{name}` is {}", fields[name]), "give a finite number"));
-        };
-        scores.push(score);
-    }
-    if scores[0] < scores[1] {
-        return Err(Fault::new(
-            "score_rejected",
-            format!("the rejected answer has the higher score, {} against {}", scores[1], scores[0]),
-            "swap the two answers or their scores, or pass over such rows with on_bad_row = \"skip\"",
-        ));
-    }
-    Ok(scores)
-}
-
-impl Row for UnpairedRow {
-    const FIELDS: &'static [&'static str] = &["prompt", "completion", "label", "chosen", "rejected"];
-
-    fn from_record(record: &Record, id: u64) -> Result<Vec<Self>, Fault> {
-        let fields = &record.fields;
-        let row = |prompt, completion, label, id| Self {
-            prompt,
-            completion,
-            label,
-            place: record.place.clone(),
-            id,
-        };
-        if present(fields, "completion") {
-            let completion = text(fields, "completion")?;
-            if completion.is_blank() {
-                return Err(empty("completion"));
-            }
-            let (prompt, completion) = match_forms(text(fields, "prompt")?, completion);
-            let label = match fields.get("label") {
-                Some(Value::Bool(label)) => *label,
-                Some(Value::Number(number)) if number.as_f64() == Some(1.0) => true,
-                Some(Value::Number(number)) if number.as_f64() == Some(0.0) => false,
-                Some(Value::String(word)) if word.eq_ignore_ascii_case("true") || word == "1" => true,
-                Some(Value::String(word)) if word.eq_ignore_ascii_case("false") || word == "0" => false,
-                None | Some(Value::Null) => {
-                    return Err(missing(
-                        fields,
-                        "label",
-                        "whether the completion is desirable: true or false",
-                    ));
-                }
-                Some(other) => {
-                    return Err(Fault::new(
-                        "label",
-                        format!("label {other} is neither true nor false"),
-                        "the label of a single answer says whether it is desirable",
-                    ));
-                }
-            };
-            return Ok(vec![row(prompt, completion, label, id)]);
-        }
-        if present(fields, "chosen") && present(fields, "rejected") {
-            let (prompt, chosen, rejected) = pair(fields)?;
-            return Ok(vec![row(prompt.clone(), chosen, true, id), row(prompt, rejected, false, id + 1)]);
-        }
-        Err(missing(
-            fields,
-            "completion",
-            "single answers are `prompt`, `completion` and `label` (true or false); pairs serve, too",
-        ))
-    }
-
-    fn texts(&self) -> Vec<(&'static str, &Text)> {
-        vec![("prompt", &self.prompt), ("completion", &self.completion)]
-    }
-
-    fn extra(&self) -> String {
-        self.label.to_string()
     }
 }
 

@@ -194,3 +194,56 @@ fn a_pair_is_a_list_of_two_with_its_scores() {
     check(json!({"score_chosen": "high", "score_rejected": 2}), Err("`score_chosen` is"));
     check(json!({"score_chosen": [8], "score_rejected": 2}), Err("`score_chosen` is a list"));
 }
+
+#[test]
+fn a_pair_may_say_more() {
+    let pair = json!({"prompt": "x", "chosen": "a", "rejected": "b"});
+    let with = |more: Value| {
+        let mut fields = pair.clone();
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        fields
+    };
+    let about = |more: Value| PairRow::from_record(&record(with(more)), 0).unwrap().remove(0).about;
+    assert_eq!(about(json!({})), About::default());
+    let found = about(json!({
+        "score_chosen": 1, "score_rejected": "2.5", "chosen_is_safe": false, "rejected_is_safe": "True", "group": 7,
+    }));
+    let expected =
+        About { scores: Some([1.0, 2.5]), safe: Some([false, true]), group: Some("7".into()), open: false };
+    assert_eq!(found, expected);
+    check_fault(with(json!({"score_chosen": 1})), "field `score_rejected` is missing", "needs the other");
+    check_fault(with(json!({"chosen_is_safe": true})), "field `rejected_is_safe` is missing", "of both");
+    check_fault(
+        with(json!({"chosen_is_safe": 2, "rejected_is_safe": true})),
+        "`chosen_is_safe` 2 is neither true nor false",
+        "true or false",
+    );
+    check_fault(with(json!({"group": []})), "field `group` is an empty list", "a name or a number");
+    // Step-DPO's own fields.
+    let row =
+        PairRow::from_record(&record(with(json!({"initial_reason_steps": " 1."}))), 0).unwrap().remove(0);
+    assert_eq!((row.prompt.words().as_str(), row.about.open), ("x 1.", true));
+}
+
+#[test]
+fn single_answers_may_have_scores() {
+    let check = |fields: Value, expected: &[(bool, f64)]| {
+        let rows = UnpairedRow::from_record(&record(fields), 0).unwrap();
+        assert_eq!(rows.iter().map(|row| (row.label, row.score)).collect::<Vec<_>>(), expected);
+    };
+    let one =
+        |more: &str| serde_json::from_str(&format!(r#"{{"prompt":"x","completion":"a",{more}}}"#)).unwrap();
+    check(one(r#""label":true"#), &[(true, 1.0)]);
+    check(one(r#""score":-0.5"#), &[(false, -0.5)]);
+    check(one(r#""score":0.5,"label":false"#), &[(false, 0.5)]);
+    check(
+        json!({"prompt": "x", "completions": ["a", "b", "c"], "scores": [1, 2, 6]}),
+        &[(false, 1.0), (false, 2.0), (true, 6.0)],
+    );
+    check(
+        json!({"prompt": "x", "chosen": "a", "rejected": "b", "score_chosen": 4, "score_rejected": 3}),
+        &[(true, 4.0), (false, 3.0)],
+    );
+    let fault = UnpairedRow::from_record(&record(one(r#""score":"high""#)), 0).unwrap_err();
+    assert_eq!(fault.message, "`score` is \"high\"");
+}

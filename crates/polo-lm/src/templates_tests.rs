@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    rows::Place,
+    rows::{About, Place},
     tokens::tests::{bpe, words},
 };
 
@@ -111,6 +111,7 @@ fn row(prompt: &str, chosen: &str, rejected: &str) -> PairRow {
         chosen: plain(chosen),
         rejected: plain(rejected),
         label: 0.75,
+        about: About::default(),
         place,
         id: 5,
     }

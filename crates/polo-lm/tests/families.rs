@@ -14,7 +14,10 @@ use polo_lm::{
     model::{Batch, LanguageModel},
     weights::{self, Format, Lora, Tensors},
 };
-use polo_nn::{Device, Gradients, device, host};
+use polo_nn::{
+    Device, Gradients, device, host,
+    logprob::{self, Slopes},
+};
 use polo_run::seed::{Seeds, below};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -194,7 +197,8 @@ fn gradients_equal_those_of_the_cpu() {
             model.parameters.iter_mut().for_each(|parameter| parameter.trainable = true);
             let (_, tape) = model.score(&batch);
             let mut gradients = Gradients::new(&model.parameters);
-            model.push_back(&batch, tape, &c, Some(&d), &mut gradients);
+            let slopes = Slopes { logps: &c, entropies: Some(&d), divergences: None };
+            model.push_back(&batch, tape, slopes, &mut gradients);
             let numbers = |id| host::numbers(gradients.get(id).unwrap());
             (0..model.parameters.len()).map(numbers).collect::<Vec<_>>()
         };
@@ -245,7 +249,7 @@ fn shift(model: &mut LanguageModel, id: usize, along: &[f64], by: f64) {
     parameter.value = host::tensor(numbers, parameter.value.dims(), &Device::flex());
 }
 
-/// Compares the pushed-back gradient of Σ c·logp + Σ d·entropy with central differences, for every trainable parameter
+/// Compares the pushed-back gradient of Σ c·logp + Σ d·entropy + Σ e·KL(reference ‖ model) with central differences, for every trainable parameter
 /// along its gradient, along a random direction and along single numbers.
 #[track_caller]
 fn check_gradients(model: &mut LanguageModel) {
@@ -254,17 +258,24 @@ fn check_gradients(model: &mut LanguageModel) {
     batch.add(&[7, 9], &[&[3, 2, 3], &[8, 4]]);
     let seeds = Seeds::new(3);
     let count = batch.answers().last().unwrap().end;
-    let (c, d) = (seeds.normal(count, "dlogps", 0), seeds.normal(count, "dentropies", 0));
+    let [c, d, e] = ["dlogps", "dentropies", "ddivergences"].map(|name| seeds.normal(count, name, 0));
+    let reference = {
+        let mut other = model.clone();
+        scatter(&mut other);
+        other.view(&batch)
+    };
     let loss = |model: &LanguageModel| -> f64 {
-        let scores = model.score_only(&batch);
+        let view = model.view(&batch);
+        let (scores, divergences) = (&view.scores, logprob::divergences(&view, &reference));
         let dot = |a: &[f32], b: &[f32]| -> f64 {
             a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
         };
-        dot(&c, &scores.logps) + dot(&d, &scores.entropies)
+        dot(&c, &scores.logps) + dot(&d, &scores.entropies) + dot(&e, &divergences)
     };
     let (_, tape) = model.score(&batch);
     let mut gradients = Gradients::new(&model.parameters);
-    model.push_back(&batch, tape, &c, Some(&d), &mut gradients);
+    let slopes = Slopes { logps: &c, entropies: Some(&d), divergences: Some((&reference, &e)) };
+    model.push_back(&batch, tape, slopes, &mut gradients);
     let parameters: Vec<(String, bool)> =
         model.parameters.iter().map(|p| (p.name.clone(), p.trainable)).collect();
     for (id, (name, trainable)) in parameters.into_iter().enumerate() {
@@ -372,7 +383,7 @@ fn gradients_add_up_over_batches() {
     both.add(&[9, 2], &[&[6, 5, 3]]);
     let push = |batch: &Batch, gradients: &mut Gradients| {
         let (scores, tape) = model.score(batch);
-        model.push_back(batch, tape, &vec![1.0; scores.logps.len()], None, gradients);
+        model.push_back(batch, tape, &vec![1.0; scores.logps.len()][..], gradients);
     };
     let mut apart = Gradients::new(&model.parameters);
     push(&first, &mut apart);

@@ -59,7 +59,7 @@ fn its_gradient_is_that_of_finite_differences() {
     assert_eq!(model.read(&batch, &tape), model.score_and_read(&batch).1);
     let mut gradients = Gradients::new(&model.parameters);
     let nothing = vec![0.0; scores.logps.len()];
-    model.push_back_both(&batch, tape, &nothing, None, &weights, &mut gradients);
+    model.push_back_both(&batch, tape, &nothing[..], &weights, &mut gradients);
     let value = |model: &LanguageModel| -> f64 {
         let (_, read) = model.score_and_read(&batch);
         read.iter().zip(&weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()

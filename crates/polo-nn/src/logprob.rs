@@ -31,6 +31,35 @@ pub struct LogProbs {
     pub mean_logits: Vec<f32>,
 }
 
+/// A model's view of rows: what its next-token distributions are computed from, and what is known of them.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Hidden states, `[rows, width]`.
+    pub hidden: Tensor<2>,
+    /// Output head, `[vocabulary, width]`.
+    pub head: Tensor<2>,
+    /// What [`forward`] says of the rows.
+    pub scores: LogProbs,
+}
+
+/// How a loss changes with what is known of each row, `[rows]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Slopes<'a> {
+    /// dL/dlogp.
+    pub logps: &'a [f32],
+    /// dL/dentropy, if the loss depends on it.
+    pub entropies: Option<&'a [f32]>,
+    /// dL/dKL of [`divergences`] from a reference, if the loss depends on it.
+    pub divergences: Option<(&'a View, &'a [f32])>,
+}
+
+impl<'a> From<&'a [f32]> for Slopes<'a> {
+    /// Those of a loss of log-probs alone.
+    fn from(logps: &'a [f32]) -> Self {
+        Self { logps, entropies: None, divergences: None }
+    }
+}
+
 /// How many rows' logits are held at a time: on the CPU what its caches hold, elsewhere what keeps a GPU busy.
 fn rows_at_a_time(vocabulary: usize, device: &Device) -> usize {
     let (numbers, most) = if is_cpu(device) { (1 << 19, 256) } else { (1 << 24, 4096) };
@@ -110,6 +139,53 @@ pub fn distributions(hidden: &Tensor<2>, head: &Tensor<2>) -> Vec<f32> {
     host::numbers(&activation::log_softmax(hidden.clone().matmul(head.clone().transpose()), 1))
 }
 
+/// KL(reference ‖ policy) of the next-token distributions at each row, nats: Σ_a p_ref(a) (log p_ref(a) − log p(a)).
+///
+/// Both vocabularies are the same; of the two views only hidden states, heads and normalisers are used.
+pub fn divergences(policy: &View, reference: &View) -> Vec<f32> {
+    let ([rows, width], [vocabulary, _]) = (policy.hidden.dims(), policy.head.dims());
+    let [_, reference_width] = reference.hidden.dims();
+    let device = policy.hidden.device();
+    let chunk = rows_at_a_time(vocabulary, &device);
+    let mut result = Vec::with_capacity(rows);
+    let host = [&policy.hidden, &policy.head, &reference.hidden, &reference.head].map(Host::of);
+    if let [Some(hidden), Some(head), Some(other_hidden), Some(other_head)] = &host {
+        let [mut logits, mut others] = [(); 2].map(|()| vec![0.0; chunk.min(rows) * vocabulary]);
+        for first in (0..rows).step_by(chunk) {
+            let n = chunk.min(rows - first);
+            logits_of(&mut logits, hidden.slice(), head.slice(), first, n, width, vocabulary);
+            let (states, weights) = (other_hidden.slice(), other_head.slice());
+            logits_of(&mut others, states, weights, first, n, reference_width, vocabulary);
+            kernels::vectorised!({
+                let both = logits.chunks_exact(vocabulary).zip(others.chunks_exact(vocabulary));
+                for (i, (row, other)) in both.take(n).enumerate() {
+                    let (ours, theirs) =
+                        (policy.scores.normalisers[first + i], reference.scores.normalisers[first + i]);
+                    result.push(kernels::sum(vocabulary, |a| {
+                        let logp = other[a] - theirs;
+                        kernels::exp(logp) * (logp - (row[a] - ours))
+                    }));
+                }
+            });
+        }
+        return result;
+    }
+    for first in (0..rows).step_by(chunk) {
+        let n = chunk.min(rows - first);
+        let [ours, theirs] = [policy, reference].map(|view| view.log_softmax(first, n));
+        result.extend(host::numbers(&(theirs.clone().exp() * (theirs - ours)).sum_dim(1)));
+    }
+    result
+}
+
+impl View {
+    /// Log-probs of the whole vocabulary at rows `first..first + n`, `[n, vocabulary]`.
+    fn log_softmax(&self, first: usize, n: usize) -> Tensor<2> {
+        let part = self.hidden.clone().narrow(0, first, n);
+        activation::log_softmax(part.matmul(self.head.clone().transpose()), 1)
+    }
+}
+
 fn logits_of(
     logits: &mut [f32],
     hidden: &[f32],
@@ -154,16 +230,14 @@ fn normaliser_entropy_collision(row: &[f32]) -> (f32, f32, f32) {
     (top + total.ln(), total.ln() - moment / total, squares.ln() - 2.0 * total.ln())
 }
 
-/// Pushes dL/dlogp (`[rows]`) and, if given, dL/dentropy into the head's gradient; returns dL/dhidden `[rows, width]`.
-#[expect(clippy::too_many_arguments, reason = "a struct would only rename them")]
+/// Pushes a loss's slopes into the head's gradient; returns dL/dhidden `[rows, width]`.
 pub fn backward(
     parameters: &Parameters,
     head: ParameterId,
     hidden: &Tensor<2>,
     targets: &[u32],
     forward: &LogProbs,
-    dlogps: &[f32],
-    dentropies: Option<&[f32]>,
+    slopes: Slopes<'_>,
     gradients: &mut Gradients,
 ) -> Tensor<2> {
     let head_value = parameters.get(head);
@@ -173,25 +247,43 @@ pub fn backward(
     if let (Some(hh), Some(hw)) = (Host::of(hidden), Host::of(head_value)) {
         let mut dhidden = vec![0.0; rows * width];
         let mut logits = vec![0.0; chunk.min(rows) * vocabulary];
+        let reference = slopes.divergences.and_then(|(view, _)| {
+            Some((Host::of(&view.hidden)?, Host::of(&view.head)?, view.hidden.dims()[1]))
+        });
+        let mut others = vec![0.0; if reference.is_some() { logits.len() } else { 0 }];
         for first in (0..rows).step_by(chunk) {
             let n = chunk.min(rows - first);
             logits_of(&mut logits, hh.slice(), hw.slice(), first, n, width, vocabulary);
+            if let Some((states, weights, reference_width)) = &reference {
+                let (states, weights) = (states.slice(), weights.slice());
+                logits_of(&mut others, states, weights, first, n, *reference_width, vocabulary);
+            }
             kernels::vectorised!({
                 for (i, row) in logits[..n * vocabulary].chunks_exact_mut(vocabulary).enumerate() {
                     let at = first + i;
-                    let (dlogp, normaliser) = (dlogps[at], forward.normalisers[at]);
-                    match dentropies {
+                    let (dlogp, normaliser) = (slopes.logps[at], forward.normalisers[at]);
+                    // dKL/dlogit = p - p_ref: the part of p goes with dL/dlogp.
+                    let ddivergence = slopes.divergences.map_or(0.0, |(_, slopes)| slopes[at]);
+                    let of_p = dlogp - ddivergence;
+                    match slopes.entropies {
                         None => {
                             for x in row.iter_mut() {
-                                *x = -kernels::exp(*x - normaliser) * dlogp;
+                                *x = -kernels::exp(*x - normaliser) * of_p;
                             }
                         }
                         Some(dentropies) => {
                             let (dentropy, entropy) = (dentropies[at], forward.entropies[at]);
                             for x in row.iter_mut() {
                                 let logp = *x - normaliser;
-                                *x = -kernels::exp(logp) * (dlogp + dentropy * (logp + entropy));
+                                *x = -kernels::exp(logp) * (of_p + dentropy * (logp + entropy));
                             }
+                        }
+                    }
+                    if let (Some((view, _)), false) = (slopes.divergences, others.is_empty()) {
+                        let theirs = view.scores.normalisers[at];
+                        let other = &others[i * vocabulary..][..vocabulary];
+                        for (x, other) in row.iter_mut().zip(other) {
+                            *x -= kernels::exp(*other - theirs) * ddivergence;
                         }
                     }
                     row[targets[at] as usize] += dlogp;
@@ -226,15 +318,18 @@ pub fn backward(
         let part = hidden.clone().narrow(0, first, n);
         let logps = activation::log_softmax(part.clone().matmul(head_value.clone().transpose()), 1);
         let column = |numbers: &[f32]| host::tensor(numbers[first..first + n].to_vec(), [n, 1], &device);
-        let dlogp = column(dlogps);
+        let dlogp = column(slopes.logps);
         let p = logps.clone().exp();
-        let mut dlogits = match dentropies {
-            None => (p * dlogp.clone()).neg(),
+        let mut dlogits = match slopes.entropies {
+            None => (p.clone() * dlogp.clone()).neg(),
             Some(dentropies) => {
                 let slope = (logps + column(&forward.entropies)) * column(dentropies);
-                (p * (slope + dlogp.clone())).neg()
+                (p.clone() * (slope + dlogp.clone())).neg()
             }
         };
+        if let Some((view, ddivergences)) = slopes.divergences {
+            dlogits = dlogits + (p - view.log_softmax(first, n).exp()) * column(ddivergences);
+        }
         let index =
             ops::indices(targets[first..first + n].iter().map(|&t| t as usize), &device).reshape([n, 1]);
         dlogits = dlogits.scatter(1, index, dlogp, burn::tensor::IndexingUpdateOp::Add);

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     device::tests::{as_on_other_devices, on_other_device, rounding},
-    logprob,
+    logprob::{self, Slopes, View},
     parameters::Parameter,
 };
 
@@ -120,9 +120,10 @@ fn log_probabilities_agree() {
     // Small, as sums over many rows round the more the larger they are.
     let slopes = |seed| host::numbers(&(noise(1, rows, seed) * 0.1));
     let (c, d) = (slopes(2), slopes(3));
-    for dentropies in [None, Some(&d[..])] {
+    for (dentropies, against) in [(None, false), (Some(&d[..]), false), (Some(&d[..]), true)] {
         let parameters = parameters(&[[vocabulary as usize, 8]]);
-        check(&parameters, [noise(rows, 8, 1)], |parameters, [hidden], gradients| {
+        let inputs = [noise(rows, 8, 1), noise(rows, 5, 4), noise(vocabulary as usize, 5, 5)];
+        check(&parameters, inputs, |parameters, [hidden, other, other_head], gradients| {
             let head = parameters.get(0);
             let scores = logprob::forward(hidden, head, &targets);
             let all = logprob::distributions(hidden, head);
@@ -131,9 +132,29 @@ fn log_probabilities_agree() {
                 assert!((logp - scores.logps[row]).abs() < 1e-5 * rounding());
             }
             let column = |numbers: Vec<f32>| host::tensor(numbers, [rows, 1], &hidden.device());
+            let view = |hidden: &Tensor<2>, head: &Tensor<2>| View {
+                scores: logprob::forward(hidden, head, &targets),
+                hidden: hidden.clone(),
+                head: head.clone(),
+            };
+            let reference = view(other, other_head);
+            let divergences = logprob::divergences(&view(hidden, head), &reference);
+            let of_reference = logprob::distributions(other, other_head);
+            for (row, divergence) in divergences.iter().enumerate() {
+                let stretch = row * vocabulary as usize..(row + 1) * vocabulary as usize;
+                let pairs = of_reference[stretch.clone()].iter().zip(&all[stretch]);
+                let expected: f32 = pairs.map(|(theirs, ours)| theirs.exp() * (theirs - ours)).sum();
+                assert!((divergence - expected).abs() < 1e-5 * rounding());
+            }
+            let slopes = Slopes {
+                logps: &c,
+                entropies: dentropies,
+                divergences: against.then_some((&reference, &d[..])),
+            };
             let hits = scores.hits.iter().map(|&hit| f32::from(u8::from(hit))).collect();
             vec![
-                logprob::backward(parameters, 0, hidden, &targets, &scores, &c, dentropies, gradients),
+                logprob::backward(parameters, 0, hidden, &targets, &scores, slopes, gradients),
+                column(divergences),
                 column(scores.logps),
                 column(scores.entropies),
                 column(scores.mean_logits),

@@ -56,6 +56,14 @@ impl Parameters {
         self.0.truncate(count);
     }
 
+    /// Moves towards `other` by the share `share` (0: stay, 1: become it): an exponential moving average, step by step.
+    /// Both have the same parameters.
+    pub fn move_towards(&mut self, other: &Parameters, share: f64) {
+        for (ours, theirs) in self.0.iter_mut().zip(&other.0) {
+            ours.value = ours.value.clone() * (1.0 - share) + theirs.value.clone() * share;
+        }
+    }
+
     /// How many parameters (tensors) there are.
     pub fn len(&self) -> usize {
         self.0.len()

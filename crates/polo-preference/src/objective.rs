@@ -8,7 +8,10 @@
 //! Losses are per example and never averaged here: a step's loss is the sum over all its micro-batches divided by the
 //! sum of the examples' [`PairObjective::weight`]s, so that accumulated micro-batches equal one big batch.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use polo_lm::{
@@ -49,6 +52,8 @@ pub struct Example {
     /// Further answers to the prompt of the only tree, of which nothing but the readout is asked: the slots after the
     /// scored ones, whose log-prob is that of the end token alone. The same number for all examples of a method.
     pub read: Vec<Vec<u32>>,
+    /// The group of people or sources that its label stems from, counted from 0.
+    pub group: usize,
     /// Where its row stands (`file:line`), for messages to people; several examples may stem from one row.
     pub id: String,
 }
@@ -156,6 +161,11 @@ pub struct Scores {
     pub typicality: Vec<Tensor<1>>,
     /// [`Loss::state`] of the step before; empty at the first.
     pub state: Vec<f64>,
+    /// Per slot, for a method that asks for [`Live::divergences`]: KL(reference ‖ trained model) of the next-token
+    /// distributions, summed over the answer's tokens, nats; tracked.
+    pub divergences: Vec<Tensor<1>>,
+    /// [`Example::group`].
+    pub groups: Vec<usize>,
     /// Per slot, for a method with a [`PairObjective::readout`]: what it puts out, `[examples, outputs]`; tracked.
     pub readouts: Vec<Tensor<2>>,
 }
@@ -290,6 +300,21 @@ pub trait PairObjective: Send + Sync {
         None
     }
 
+    /// What is asked of the reference model at every step; none if its log-probs of the answers are enough, which are
+    /// computed once.
+    fn live_reference(&self) -> Option<Live> {
+        None
+    }
+
+    /// Folders of two further models, of which [`PairObjective::weigh`] is told how likely each token is.
+    fn contrast(&self) -> Option<[&Path; 2]> {
+        None
+    }
+
+    /// Sets [`Example::weights`] by the log-probs of every token under the models of [`PairObjective::contrast`], nats,
+    /// `[model][example][slot][token]`.
+    fn weigh(&self, _examples: &mut [Example], _contrast: [Vec<Vec<Vec<f32>>>; 2]) {}
+
     /// Completes encoded examples with the help of the reference, which `score` asks.
     fn prepare(&self, _examples: &mut [Example], _score: &TokenScores<'_>) {}
 
@@ -301,6 +326,24 @@ pub trait PairObjective: Send + Sync {
 
     /// The losses of a batch, a pure function of its scores.
     fn loss(&self, scores: &Scores) -> Loss;
+}
+
+/// What a method asks of the reference model at every step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Live {
+    /// Whether [`Scores::divergences`] are needed.
+    pub divergences: bool,
+    /// Whether the reference follows the trained model.
+    pub follows: Option<Follow>,
+}
+
+/// How a reference follows the trained model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Follow {
+    /// Steps from one move to the next.
+    pub every: usize,
+    /// How far it moves: 1 makes it a copy, less a weighted mean of the weights.
+    pub share: f64,
 }
 
 /// A linear readout at the end of each answer, trained with the model.
@@ -371,16 +414,31 @@ pub(crate) fn encode_as_pairs(
     tokenizer: &Tokenizer,
     limits: &Limits,
 ) -> Result<Encoded<Example>> {
-    let rows = rows.pairs()?;
-    let names = Names::of(rows.iter().map(|row| (row.id, &row.place)));
-    let Encoded { rows, report } = encode_pairs(rows, tokenizer, limits)?;
-    let example = |PairTokens { prompt, chosen, rejected, label, id }| Example {
-        trees: vec![Tree { prompt, answers: vec![chosen, rejected] }],
-        label,
-        id: names.get(id),
-        ..Example::default()
+    encode_each_pair(rows, tokenizer, limits, |_, _| Ok(()))
+}
+
+/// As [`encode_as_pairs`]; `complete` adds to an example what else its row says.
+pub(crate) fn encode_each_pair(
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+    mut complete: impl FnMut(&PairRow, &mut Example) -> Result<()>,
+) -> Result<Encoded<Example>> {
+    let pairs = rows.pairs()?;
+    let of_id: HashMap<u64, &PairRow> = pairs.iter().map(|row| (row.id, row)).collect();
+    let names = Names::of(pairs.iter().map(|row| (row.id, &row.place)));
+    let Encoded { rows, report } = encode_pairs(pairs, tokenizer, limits)?;
+    let example = |PairTokens { prompt, chosen, rejected, label, id }| {
+        let mut example = Example {
+            trees: vec![Tree { prompt, answers: vec![chosen, rejected] }],
+            label,
+            id: names.get(id),
+            ..Example::default()
+        };
+        complete(of_id[&id], &mut example)?;
+        Ok(example)
     };
-    Ok(Encoded { rows: rows.into_iter().map(example).collect(), report })
+    Ok(Encoded { rows: rows.into_iter().map(example).collect::<Result<_>>()?, report })
 }
 
 /// Lists to examples of one tree. `select` names the answers that a row contributes, slot by slot, by their places in
@@ -471,6 +529,10 @@ pub struct Batch {
     pub typicality: Vec<Vec<f64>>,
     /// [`Scores::state`].
     pub state: Vec<f64>,
+    /// `[slot][example]`: [`Scores::divergences`]; empty for most methods.
+    pub divergences: Vec<Vec<f64>>,
+    /// [`Scores::groups`].
+    pub groups: Vec<usize>,
     /// `[slot][example]`, then the numbers that the readout puts out; empty without one.
     pub readouts: Vec<Vec<Vec<f64>>>,
 }
@@ -503,6 +565,7 @@ impl Batch {
         }
         self.tokens.iter_mut().zip(example.answer_tokens()).for_each(|(slot, tokens)| slot.push(tokens));
         self.labels.push(example.label);
+        self.groups.push(example.group);
     }
 }
 
@@ -517,6 +580,8 @@ pub struct Gradient {
     pub metrics: Metrics,
     /// [`Loss::state`].
     pub state: Vec<f64>,
+    /// `[slot][example]`: derivative of the sum of all losses with respect to [`Batch::divergences`].
+    pub divergences: Vec<Vec<f64>>,
     /// Derivative of the sum of all losses with respect to [`Batch::readouts`]; empty without them.
     pub readouts: Vec<Vec<Vec<f64>>>,
 }
@@ -550,15 +615,20 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
         proposal: columns(&batch.proposal),
         typicality: columns(&batch.typicality),
         state: batch.state.clone(),
+        divergences: batch.divergences.iter().map(|slot| column(slot).require_grad()).collect(),
+        groups: batch.groups.clone(),
         readouts: batch.readouts.iter().map(|slot| matrix(slot).require_grad()).collect(),
     };
     let loss = objective.loss(&scores);
     let gradients = loss.each.clone().sum().backward();
-    let policy = scores.policy.iter().map(|slot| match slot.grad(&gradients) {
-        Some(gradient) => numbers(gradient),
-        // The loss does not depend on this slot.
-        None => vec![0.0; batch.labels.len()],
-    });
+    let slopes = |slots: &[Tensor<1>]| {
+        let slope = |slot: &Tensor<1>| match slot.grad(&gradients) {
+            Some(gradient) => numbers(gradient),
+            // The loss does not depend on this slot.
+            None => vec![0.0; batch.labels.len()],
+        };
+        slots.iter().map(slope).collect()
+    };
     let readouts = scores.readouts.iter().zip(&batch.readouts).map(|(slot, values)| {
         let outputs = values.first().map_or(0, Vec::len).max(1);
         match slot.grad(&gradients) {
@@ -571,7 +641,8 @@ pub fn differentiate(objective: &dyn PairObjective, batch: &Batch) -> Gradient {
     });
     Gradient {
         readouts: readouts.collect(),
-        policy: policy.collect(),
+        policy: slopes(&scores.policy),
+        divergences: slopes(&scores.divergences),
         each: numbers(loss.each),
         metrics: loss.metrics,
         state: loss.state,

@@ -3,7 +3,7 @@
 use polo_lm::{
     encode::Limits,
     family::{Family, Preset, new_config},
-    rows::{PairRow, Place, Text},
+    rows::{About, PairRow, Place, Text},
     vocabulary::{NewSpecials, train_bpe},
     weights,
 };
@@ -38,6 +38,7 @@ fn examples(tokenizer: &Tokenizer) -> Vec<Example> {
         chosen: plain(TEXTS[n]),
         rejected: plain(TEXTS[(n + 1) % 3]),
         label: 1.0,
+        about: About::default(),
         place: Place { file: std::path::Path::new("pairs.jsonl").into(), line: n + 1 },
         id: n as u64,
     };

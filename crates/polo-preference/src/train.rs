@@ -146,6 +146,17 @@ pub fn read<M: MethodSettings>(
     Ok(Examples { examples: encoded.rows, summary, sha256: report.sha256 })
 }
 
+/// A further model that the method asks about the examples' tokens.
+fn contrasted(folder: &Path, start: &Start) -> Result<LanguageModel> {
+    let weights::Loaded { model, .. } = weights::load(folder, start.model.device())?;
+    if Tokenizer::load(folder)?.fingerprint() != start.tokenizer.fingerprint() {
+        return Err(Problem::input("its tokenizer is not that of the model that is trained")
+            .place(folder.display().to_string())
+            .hint("both models of a contrast must be trained from the same base"));
+    }
+    Ok(model)
+}
+
 /// Reference scores of `examples`, from the cache if they are there. The key covers the weights and every token.
 ///
 /// # Errors
@@ -156,7 +167,7 @@ pub fn references<M: MethodSettings>(
     examples: &[Example],
     cache: &Path,
 ) -> Result<References> {
-    if !settings.method.uses_reference() {
+    if !settings.method.uses_reference() || settings.method.live_reference().is_some() {
         return Ok(Vec::new());
     }
     let mut hash = Sha256::new();
@@ -226,6 +237,14 @@ pub fn train<M: MethodSettings>(
         true => None,
         false => Some(read(settings, &settings.data.validation, &start)?),
     };
+    if let Some(folders) = settings.method.contrast() {
+        let models = [contrasted(folders[0], &start)?, contrasted(folders[1], &start)?];
+        for examples in std::iter::once(&mut train).chain(&mut validation) {
+            let scores = [&models[0], &models[1]]
+                .map(|model| trainer::score_tokens(model, &examples.examples, &settings.training, |_| {}));
+            settings.method.weigh(&mut examples.examples, scores);
+        }
+    }
     for examples in std::iter::once(&mut train).chain(&mut validation) {
         settings.method.prepare(&mut examples.examples, &|examples| {
             trainer::score_tokens(&start.model, examples, &settings.training, |_| {})
@@ -409,8 +428,11 @@ pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(Strin
     let activations = (4.0 * per_example * training.micro_batch as f64 * kept_per_token as f64) as u64;
     let workspace =
         (4.0 * per_example * training.micro_batch as f64 * (2 * a.inner + 4 * a.width) as f64) as u64;
-    let reference =
-        if settings.method.uses_reference() { "one pass over the data, then cached" } else { "none" };
+    let reference = match (settings.method.uses_reference(), settings.method.live_reference()) {
+        (false, _) => "none",
+        (true, None) => "one pass over the data, then cached",
+        (true, Some(_)) => "a second model in memory, one pass at every step",
+    };
     let lines: Vec<(&str, String)> = vec![
         ("parameters", format!("{} ({} trained)", human::count(all as u64), human::count(trainable as u64))),
         ("data", data.summary),

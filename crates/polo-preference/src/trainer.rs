@@ -3,32 +3,28 @@
 //! [`Trainer`] owns everything that a checkpoint must hold and knows nothing of files but its own state;
 //! [`crate::train`] wraps it into a run, the claims and the demo drive it directly.
 
-use std::{borrow::Cow, collections::BTreeMap, fs, ops::Range, path::Path};
+use std::{borrow::Cow, ops::Range, path::Path};
 
-use polo_lm::{
-    model::{Batch as Tokens, LanguageModel},
-    weights::{Format, read_safetensors, write_safetensors},
-};
+use polo_lm::model::{Batch as Tokens, LanguageModel};
 use polo_nn::{
-    Gradients, host,
-    logprob::LogProbs,
+    Gradients,
+    logprob::{self, LogProbs, Slopes, View},
     optimiser::{self, AdamW, Moments},
     shares,
 };
 use polo_run::{
-    Problem, Result,
+    Result,
     guard::{Guard, Verdict},
     metrics::Metrics,
     seed::Seeds,
 };
 
 use crate::{
-    objective::{Batch, Example, PairObjective, Stages, differentiate},
+    objective::{Batch, Example, Live, PairObjective, Stages, differentiate},
     settings::Training,
 };
 
-/// In a checkpoint: reference log-probs that a stage began with, for all examples, slot by slot, f64.
-const STAGE_REFERENCES: &str = "references.bin";
+mod state;
 
 /// Scores of the reference, `[example][slot]`, nats; empty for a method without one.
 pub type References = Vec<Vec<f64>>;
@@ -68,6 +64,8 @@ pub struct Trainer<'a> {
     training: Training,
     examples: &'a [Example],
     references: Cow<'a, References>,
+    /// The reference model, for an objective that asks it at every step.
+    live: Option<LanguageModel>,
     stages: Stages,
     moments: Moments,
     /// The guard against non-finite steps.
@@ -90,6 +88,7 @@ impl<'a> Trainer<'a> {
         let moments = Moments::new(&model.parameters);
         let guard = Guard::new(training.on_non_finite);
         let shares = share_count(&model, training.shares);
+        let live: Option<LanguageModel> = objective.live_reference().map(|_| model.clone());
         let stages = objective.stages(examples, references, &Seeds::new(training.seed).child("stages"));
         Self {
             model,
@@ -97,6 +96,7 @@ impl<'a> Trainer<'a> {
             training,
             examples,
             references: Cow::Borrowed(references),
+            live,
             stages,
             moments,
             guard,
@@ -206,6 +206,12 @@ impl<'a> Trainer<'a> {
             self.state = state;
         }
         self.done = number;
+        if let (Some(Live { follows: Some(follow), .. }), Some(reference)) =
+            (self.objective.live_reference(), &mut self.live)
+            && number.is_multiple_of(follow.every)
+        {
+            reference.parameters.move_towards(&self.model.parameters, follow.share);
+        }
         let mut metrics = Metrics::new();
         metrics.set("loss", loss).set("grad_norm", norm).set("learning_rate", rate);
         metrics.set("epoch", (number * self.training.batch) as f64 / self.examples.len() as f64);
@@ -223,10 +229,14 @@ impl<'a> Trainer<'a> {
         let mut gradients: Vec<Gradients> = Vec::new();
         let (mut loss, mut tokens, mut parts, mut sums) = (0.0, 0, Vec::new(), TokenSums::default());
         let mut state = self.state.clone();
+        let live = self.objective.live_reference();
         for micro in members.chunks(self.training.micro_batch) {
             let forward = forward(self.examples, micro, self.shares, |tokens| {
                 let (scores, tape) = self.model.score(tokens);
-                (scores, self.model.read(tokens, &tape), Some(tape))
+                let compared = self.live.as_ref().zip(live).map(|(reference, live)| {
+                    Compared::new(|| self.model.view_of(&tape), reference, tokens, live)
+                });
+                Scored { scores, readouts: self.model.read(tokens, &tape), compared, tape: Some(tape) }
             });
             let batch = gather(self.objective, self.examples, &self.references, &forward, &state);
             let gradient = differentiate(self.objective, &batch);
@@ -241,14 +251,19 @@ impl<'a> Trainer<'a> {
             let mut work = Vec::new();
             for (share, gradients) in forward.into_iter().zip(gradients.iter_mut()) {
                 let dlogps = spread(self.examples, &share, &gradient.policy, first, weight);
+                let ddivergences = spread(&[], &share, &gradient.divergences, first, weight);
                 let dreadouts = spread_readouts(&share, &gradient.readouts, first, weight);
                 first += share.members.len();
-                work.push((share, dlogps, dreadouts, gradients));
+                work.push((share, dlogps, ddivergences, dreadouts, gradients));
             }
-            shares::map(work, |(share, dlogps, dreadouts, gradients)| {
-                if let Some(tape) = share.tape {
-                    self.model.push_back_both(&share.tokens, tape, &dlogps, None, &dreadouts, gradients);
-                }
+            shares::map(work, |(share, dlogps, ddivergences, dreadouts, gradients)| {
+                let Scored { tape: Some(tape), compared, .. } = share.scored else { return };
+                let divergences = match (&compared, gradient.divergences.is_empty()) {
+                    (Some(compared), false) => Some((&compared.reference, &ddivergences[..])),
+                    _ => None,
+                };
+                let slopes = Slopes { logps: &dlogps, entropies: None, divergences };
+                self.model.push_back_both(&share.tokens, tape, slopes, &dreadouts, gradients);
             });
         }
         let mut gradients = gradients.into_iter();
@@ -261,75 +276,8 @@ impl<'a> Trainer<'a> {
 
     /// Loss and metrics on other examples, nothing learnt.
     pub fn evaluate(&self, examples: &[Example], references: &References) -> Metrics {
-        evaluate(&self.model, self.objective, examples, references, &self.training, &self.state)
-    }
-
-    /// Writes weights and optimiser into an existing folder.
-    ///
-    /// # Errors
-    /// The folder cannot be written.
-    pub fn save_state(&self, folder: &Path) -> Result<()> {
-        let (mut weights, mut moments) = (BTreeMap::new(), BTreeMap::new());
-        for (parameter, moment) in self.model.parameters.iter().zip(&self.moments.values) {
-            let Some((first, second)) = moment else { continue };
-            let shape = parameter.value.dims().to_vec();
-            weights.insert(parameter.name.clone(), (shape.clone(), host::numbers(&parameter.value)));
-            moments.insert(format!("{}/first", parameter.name), (shape.clone(), host::numbers(first)));
-            moments.insert(format!("{}/second", parameter.name), (shape, host::numbers(second)));
-        }
-        write_safetensors(&folder.join("weights.safetensors"), &weights, Format::F32)?;
-        write_safetensors(&folder.join("moments.safetensors"), &moments, Format::F32)?;
-        if let Cow::Owned(references) = &self.references {
-            let bytes: Vec<u8> = references.iter().flatten().flat_map(|score| score.to_le_bytes()).collect();
-            let path = folder.join(STAGE_REFERENCES);
-            fs::write(&path, bytes).map_err(|error| Problem::io("write", &path, &error))?;
-        }
-        Ok(())
-    }
-
-    /// Takes up what [`Trainer::save_state`] wrote after `done` steps, of which `applied` reached the optimiser.
-    ///
-    /// # Errors
-    /// A checkpoint of another model.
-    pub fn load_state(&mut self, folder: &Path, done: usize, applied: u64) -> Result<()> {
-        let mut weights = read_safetensors(&folder.join("weights.safetensors"))?;
-        let mut moments = read_safetensors(&folder.join("moments.safetensors"))?;
-        let device = self.model.device().clone();
-        for (parameter, moment) in self.model.parameters.iter_mut().zip(&mut self.moments.values) {
-            let Some((first, second)) = moment else { continue };
-            let shape = parameter.value.dims();
-            let take = |from: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>, name: String| match from
-                .remove(&name)
-            {
-                Some((found, numbers)) if found == shape => Ok(host::tensor(numbers, shape, &device)),
-                _ => Err(Problem::input(format!("`{name}` is missing or of another shape"))
-                    .place(folder.display().to_string())
-                    .hint("this checkpoint belongs to another model")),
-            };
-            parameter.value = take(&mut weights, parameter.name.clone())?;
-            *first = take(&mut moments, format!("{}/first", parameter.name))?;
-            *second = take(&mut moments, format!("{}/second", parameter.name))?;
-        }
-        self.moments.steps = applied;
-        self.done = done;
-        let path = folder.join(STAGE_REFERENCES);
-        if path.exists() {
-            let bytes = fs::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
-            let mut numbers = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-            for score in self.references.to_mut().iter_mut().flatten() {
-                *score = numbers.next().ok_or_else(|| {
-                    Problem::input("the stage's reference log-probs are cut short")
-                        .place(path.display().to_string())
-                        .hint("this checkpoint belongs to other data")
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Steps that reached the optimiser.
-    pub fn applied(&self) -> u64 {
-        self.moments.steps
+        let Self { model, objective, live, training, state, .. } = self;
+        evaluate_against(model, *objective, live.as_ref(), examples, references, training, state)
     }
 }
 
@@ -363,10 +311,35 @@ pub fn length(example: &Example) -> usize {
 struct Share<T> {
     members: Vec<usize>,
     tokens: Tokens,
+    scored: Scored<T>,
+}
+
+/// What the models say of a share.
+struct Scored<T> {
     scores: LogProbs,
     /// What the model's readout says at the end of each answer; empty without one.
     readouts: Vec<f32>,
+    /// The reference's view, for an objective that asks it at every step.
+    compared: Option<Compared>,
     tape: Option<T>,
+}
+
+/// The reference's view of a share.
+struct Compared {
+    reference: View,
+    /// KL(reference ‖ model) at every scored token, nats; empty if nobody asks.
+    divergences: Vec<f32>,
+}
+
+impl Compared {
+    fn new(policy: impl FnOnce() -> View, reference: &LanguageModel, tokens: &Tokens, live: Live) -> Self {
+        let reference = reference.view(tokens);
+        let divergences = match live.divergences {
+            true => logprob::divergences(&policy(), &reference),
+            false => Vec::new(),
+        };
+        Self { divergences, reference }
+    }
 }
 
 /// Cuts `members` into shares of about equal work and runs `score` on each in parallel.
@@ -374,7 +347,7 @@ fn forward<T: Send>(
     examples: &[Example],
     members: &[usize],
     count: usize,
-    score: impl Fn(&Tokens) -> (LogProbs, Vec<f32>, Option<T>) + Send + Sync,
+    score: impl Fn(&Tokens) -> Scored<T> + Send + Sync,
 ) -> Vec<Share<T>> {
     let mut longest_first = members.to_vec();
     longest_first.sort_by_key(|&i| (std::cmp::Reverse(length(&examples[i])), i));
@@ -395,8 +368,8 @@ fn forward<T: Send>(
                 tokens.add_with_read(&tree.prompt, &answers, &read);
             }
         }
-        let (scores, readouts, tape) = score(&tokens);
-        Share { members, tokens, scores, readouts, tape }
+        let scored = score(&tokens);
+        Share { members, tokens, scored }
     })
 }
 
@@ -415,9 +388,9 @@ fn typicality(scores: &LogProbs, answer: &Range<usize>) -> f64 {
     pairs.map(|(&logp, &collision)| f64::from(logp) - f64::from(collision)).sum::<f64>() / answer.len() as f64
 }
 
-fn totals<T>(share: &Share<T>, place: usize, slots: usize, example: &Example) -> Vec<f64> {
+fn totals<T>(share: &Share<T>, scores: &LogProbs, place: usize, slots: usize, example: &Example) -> Vec<f64> {
     let answers = answers_of(share, place, slots).iter().enumerate();
-    answers.map(|(slot, answer)| total(&share.scores, answer, example, slot)).collect()
+    answers.map(|(slot, answer)| total(scores, answer, example, slot)).collect()
 }
 
 /// Answers of one example in a share that holds `slots` per example.
@@ -442,16 +415,31 @@ fn gather<T>(
     batch.state = state.to_vec();
     for share in forward {
         for (place, &i) in share.members.iter().enumerate() {
-            let policy = totals(share, place, slots, &examples[i]);
-            let typicality: Vec<f64> =
-                answers_of(share, place, slots).iter().map(|a| typicality(&share.scores, a)).collect();
-            let reference = references.get(i).map_or(&[][..], Vec::as_slice);
+            let Scored { scores, readouts, compared, .. } = &share.scored;
+            let policy = totals(share, scores, place, slots, &examples[i]);
+            let answers = answers_of(share, place, slots);
+            let typicality: Vec<f64> = answers.iter().map(|answer| typicality(scores, answer)).collect();
+            let live;
+            let reference = match compared {
+                Some(compared) => {
+                    live = totals(share, &compared.reference.scores, place, slots, &examples[i]);
+                    if !compared.divergences.is_empty() {
+                        batch.divergences.resize(slots, Vec::new());
+                    }
+                    for (slot, answer) in batch.divergences.iter_mut().zip(answers) {
+                        let each = compared.divergences[answer.clone()].iter();
+                        slot.push(each.map(|&divergence| f64::from(divergence)).sum());
+                    }
+                    &live
+                }
+                None => references.get(i).map_or(&[][..], Vec::as_slice),
+            };
             batch.push(&examples[i], &policy, reference, &typicality);
-            if !share.readouts.is_empty() {
+            if !readouts.is_empty() {
                 batch.readouts.resize(slots, Vec::new());
-                let outputs = share.readouts.len() / (share.members.len() * slots);
+                let outputs = readouts.len() / (share.members.len() * slots);
                 let first = place * slots * outputs;
-                let own = share.readouts[first..first + slots * outputs].chunks_exact(outputs);
+                let own = readouts[first..first + slots * outputs].chunks_exact(outputs);
                 for (slot, values) in batch.readouts.iter_mut().zip(own) {
                     slot.push(values.iter().map(|&value| f64::from(value)).collect());
                 }
@@ -469,14 +457,14 @@ fn spread<T>(
     first: usize,
     weight: f64,
 ) -> Vec<f32> {
-    let mut dlogps = vec![0.0; share.scores.logps.len()];
+    let mut dlogps = vec![0.0; share.scored.scores.logps.len()];
     for (place, &i) in share.members.iter().enumerate() {
         for (slot, (answer, gradient)) in
             answers_of(share, place, policy.len()).iter().zip(policy).enumerate()
         {
             let dlogps = &mut dlogps[answer.clone()];
             dlogps.fill((gradient[first + place] / weight) as f32);
-            if let Some(weights) = examples[i].weights.get(slot) {
+            if let Some(weights) = examples.get(i).and_then(|example| example.weights.get(slot)) {
                 dlogps.iter_mut().zip(weights).for_each(|(dlogp, weight)| *dlogp *= weight);
             }
         }
@@ -508,13 +496,14 @@ impl TokenSums {
         let slots = forward.first().map_or(0, slots);
         self.0.resize(slots, TokenSum::default());
         for share in forward {
+            let scores = &share.scored.scores;
             for (number, answer) in share.tokens.answers().iter().enumerate() {
                 let sum = &mut self.0[number % slots];
                 for token in answer.clone() {
                     sum.tokens += 1.0;
-                    sum.entropy += f64::from(share.scores.entropies[token]);
-                    sum.hits += f64::from(u8::from(share.scores.hits[token]));
-                    sum.logits += f64::from(share.scores.mean_logits[token]);
+                    sum.entropy += f64::from(scores.entropies[token]);
+                    sum.hits += f64::from(u8::from(scores.hits[token]));
+                    sum.logits += f64::from(scores.mean_logits[token]);
                 }
             }
         }
@@ -537,15 +526,28 @@ impl TokenSums {
     }
 }
 
-fn read_only(model: &LanguageModel, tokens: &Tokens) -> (LogProbs, Vec<f32>, Option<()>) {
+fn read_only(model: &LanguageModel, tokens: &Tokens) -> Scored<()> {
     let (scores, readouts) = model.score_and_read(tokens);
-    (scores, readouts, None)
+    Scored { scores, readouts, compared: None, tape: None }
 }
 
-/// Loss and metrics of a model on examples, nothing learnt. `state` is the objective's.
+/// Loss and metrics of a model on examples, nothing learnt. `state` is the objective's, which asks nothing of a live
+/// reference.
 pub fn evaluate(
     model: &LanguageModel,
     objective: &dyn PairObjective,
+    examples: &[Example],
+    references: &References,
+    training: &Training,
+    state: &[f64],
+) -> Metrics {
+    evaluate_against(model, objective, None, examples, references, training, state)
+}
+
+fn evaluate_against(
+    model: &LanguageModel,
+    objective: &dyn PairObjective,
+    live: Option<&LanguageModel>,
     examples: &[Example],
     references: &References,
     training: &Training,
@@ -555,8 +557,12 @@ pub fn evaluate(
     let (mut loss, mut parts, mut sums) = (0.0, Vec::new(), TokenSums::default());
     let all: Vec<usize> = (0..examples.len()).collect();
     for micro in all.chunks(training.micro_batch) {
-        let forward =
-            forward(examples, micro, share_count(model, training.shares), |tokens| read_only(model, tokens));
+        let forward = forward(examples, micro, share_count(model, training.shares), |tokens| {
+            let compared = live
+                .zip(objective.live_reference())
+                .map(|(reference, live)| Compared::new(|| model.view(tokens), reference, tokens, live));
+            Scored { compared, ..read_only(model, tokens) }
+        });
         let gradient = differentiate(objective, &gather(objective, examples, references, &forward, state));
         loss += gradient.sum() / weight;
         sums.add(&forward);
@@ -578,7 +584,7 @@ pub fn score(
     progress: impl FnMut(usize),
 ) -> References {
     score_each(model, examples, training, progress, |share, place, slots, example| {
-        totals(share, place, slots, example)
+        totals(share, &share.scored.scores, place, slots, example)
     })
 }
 
@@ -591,7 +597,7 @@ pub fn score_tokens(
 ) -> Vec<Vec<Vec<f32>>> {
     score_each(model, examples, training, progress, |share, place, slots, _| {
         let answers = answers_of(share, place, slots).iter();
-        answers.map(|answer| share.scores.logps[answer.clone()].to_vec()).collect()
+        answers.map(|answer| share.scored.scores.logps[answer.clone()].to_vec()).collect()
     })
 }
 

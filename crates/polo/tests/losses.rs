@@ -25,6 +25,16 @@ fn workplace() -> TempDir {
         let answers = format!(r#""completions":["{far}","{sum}","{near}"],"scores":[0,{},1]"#, 2 + n % 3);
         writeln!(lists, r#"{{"prompt":"{n} + 3 = ",{answers}}}"#).unwrap();
     }
+    let mut steps = String::new();
+    for n in 0..16 {
+        for (last, right) in [(n + 6, true), (n + 7, false)] {
+            let said = format!(r#""completions":["{n} + 3 = {}","{last}"],"labels":[true,{right}]"#, n + 3);
+            writeln!(steps, r#"{{"prompt":"{n} + 3 + 3 = ",{said}}}"#).unwrap();
+        }
+    }
+    let safe = pairs.replace("}\n", ",\"chosen_is_safe\":false,\"rejected_is_safe\":true,\"group\":\"a\"}\n");
+    fs::write(folder.path().join("safe.jsonl"), safe).unwrap();
+    fs::write(folder.path().join("steps.jsonl"), steps).unwrap();
     fs::write(folder.path().join("pairs.jsonl"), pairs).unwrap();
     fs::write(folder.path().join("lists.jsonl"), lists).unwrap();
     polo(folder.path(), "init-model model --tokenizer-from pairs.jsonl --preset tiny --vocab 270");
@@ -49,6 +59,18 @@ fn every_kind_of_rows_trains() {
         ("pairs.jsonl", "kto", "kl"),
         ("lists.jsonl", "lipo --set method.answers=3", "rewards/accuracies"),
         ("lists.jsonl", "pro --set method.answers=3", "nll_loss"),
+        ("lists.jsonl", "dro-v", "value"),
+        ("pairs.jsonl", "tdpo1", "rewards/margins"),
+        ("pairs.jsonl", "modpo", "rewards/margins"),
+        ("safe.jsonl", "safe-dpo", "rewards/margins"),
+        ("safe.jsonl", "apo-zero --set method.group_step=0.1", "rewards/margins"),
+        ("steps.jsonl", "nca-pair", "rewards/margins"),
+        (
+            "pairs.jsonl",
+            "exo-pair --set method.label_smoothing=0.1 --set method.tokens=tis --set method.tis_better=aot/final \
+             --set method.tis_worse=model",
+            "rewards/margins",
+        ),
     ] {
         let out = loss.split(' ').next().unwrap();
         polo(folder.path(), &train(data, out, &format!("method.loss={loss}")));
@@ -61,9 +83,15 @@ fn every_kind_of_rows_trains() {
 #[test]
 fn running_means_are_resumed() {
     let folder = workplace();
-    for loss in ["bco", "beta-dpo"] {
-        let settings = format!("method.loss={loss} --set training.checkpoint_every=2 --resume auto");
-        let line = train("pairs.jsonl", loss, &settings);
+    for (data, loss, more) in [
+        ("pairs.jsonl", "bco", ""),
+        ("pairs.jsonl", "beta-dpo", ""),
+        // The reference has moved before the checkpoint, and moves after it.
+        ("pairs.jsonl", "tdpo2", " --set method.sync_every=1 --set training.learning_rate=1e-2"),
+        ("safe.jsonl", "sigmoid", " --set method.group_step=0.5"),
+    ] {
+        let settings = format!("method.loss={loss}{more} --set training.checkpoint_every=2 --resume auto");
+        let line = train(data, loss, &settings);
         polo(folder.path(), &line);
         let run = folder.path().join(loss);
         let read =

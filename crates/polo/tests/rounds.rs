@@ -165,6 +165,20 @@ fn a_round_of_sampling_scoring_pairing_and_training() {
     let share = agreed.iter().sum::<f64>() / agreed.len() as f64;
     assert!(share > 0.6, "{share}");
 
+    // SPIN: people's answers against the model's own, without any score.
+    let people = rows(folder, "sampled.jsonl");
+    let people =
+        people[..7].iter().map(|row| json!({"prompt": row["prompt"], "completion": "42"}).to_string() + "\n");
+    fs::write(folder.join("people.jsonl"), people.collect::<String>()).unwrap();
+    let said = done(folder, "pairs --data sampled.jsonl --against people.jsonl --out spin.jsonl");
+    assert!(said.contains("3 prompts have no answer"), "{said}");
+    let spin = rows(folder, "spin.jsonl");
+    assert!(spin.len() > 7 && spin.iter().all(|pair| pair["chosen"] == "42" && pair["rejected"] != "42"));
+    fs::write(folder.join("people.jsonl"), r#"{"prompt": "unheard of", "completion": "42"}"#).unwrap();
+    let (code, _, said) = polo(folder, "pairs --data sampled.jsonl --against people.jsonl --out none.jsonl");
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("give no pair") && said.contains("same in both files"), "{said}");
+
     // The next round draws from what was learnt.
     let next = SAMPLE.replace("--model model", "--model runs/brain/final");
     done(folder, &format!("{next} sampled2.jsonl"));

@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc};
 use polo_lm::{
     generate::{Completion, generate},
     model::LanguageModel,
-    rows::{ListRow, PairRow, Place, Text},
+    rows::{About, ListRow, PairRow, Place, Text},
     tasks::permutation::{Form, Region},
 };
 use polo_run::{
@@ -217,7 +217,15 @@ fn compared(cipher: &Cipher, n: usize) -> Vec<PairRow> {
         let first = unit(&mut rng) < sigmoid(row.scores[0] - row.scores[1]);
         let (winner, loser) = if first { (0, 1) } else { (1, 0) };
         let [chosen, rejected] = [winner, loser].map(|at| row.completions[at].clone());
-        PairRow { prompt: row.prompt, chosen, rejected, label: 1.0, place: row.place, id: row.id }
+        PairRow {
+            prompt: row.prompt,
+            chosen,
+            rejected,
+            label: 1.0,
+            about: About::default(),
+            place: row.place,
+            id: row.id,
+        }
     };
     cipher.lists(n, &[COMPARED; 2], 0.0, "compared").into_iter().map(label).collect()
 }
@@ -259,6 +267,7 @@ fn sampled(cipher: &Cipher, start: &LanguageModel, ranker: &Ranker, n: usize) ->
                     chosen,
                     rejected,
                     label: 1.0,
+                    about: About::default(),
                     place: Place { file: file.clone(), line: at + 1 },
                     id: pairs.len() as u64,
                 });

@@ -4,7 +4,7 @@ use std::{f64::consts::LN_2, path::Path, sync::Arc};
 
 use polo_lm::{
     encode::Limits,
-    rows::{PairRow, Place, Text},
+    rows::{About, PairRow, Place, Text},
     tokens::Tokenizer,
     vocabulary::{NewSpecials, Symbols, write_symbols},
 };
@@ -111,6 +111,7 @@ fn pairs(rows: &[(&str, &str, &str)]) -> Rows {
         chosen: Text::Plain((*chosen).into()),
         rejected: Text::Plain((*rejected).into()),
         label: 1.0,
+        about: About::default(),
         place: place.clone(),
         id: id as u64,
     };

@@ -13,9 +13,13 @@
 //! ranked lists in [`lists`], of single answers in [`unpaired`], of token weights in [`tokens`]. A pair that is in
 //! order with probability p (a soft label) has the loss p f(w, l) + (1 - p) f(l, w), whatever f is.
 
-use std::iter;
+use std::{
+    collections::HashMap,
+    iter,
+    path::{Path, PathBuf},
+};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use polo_lm::{
     encode::{Encoded, Limits},
     tokens::Tokenizer,
@@ -26,19 +30,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     objective::{
-        Example, Loss, PairObjective, Reads, Reduction, Rows, Scores, Tree, best_first, encode_as_lists,
-        encode_as_pairs, mean,
+        Example, Follow, Live, Loss, PairObjective, ReadoutSettings, Reads, Reduction, Rows, Scores, Tree,
+        best_first, encode_as_lists, encode_each_pair, mean,
     },
     pairwise::{Link, NllReduction},
     settings::MethodSettings,
 };
 
 mod lists;
+mod names;
 mod pairs;
 pub mod taxonomy;
 mod tokens;
 mod unpaired;
 
+pub use names::LossName;
+use names::{Facts, Learns};
 pub use pairs::Divergence;
 pub use tokens::TokenWeights;
 
@@ -54,21 +61,21 @@ pub struct Survey {
     /// Weights of `loss` and of those in `also`, in this order. Empty (default): all 1.
     pub weights: Vec<f64>,
     /// The formula's beta: pull towards the reference, or scale of log-probs. Unset by default: 0.1; 2 for losses of
-    /// means over tokens (`sigmoid-norm`, `simpo`, `alpha-po`, `alpha-dpo`), 2.5 for `sim-npo`. For `orpo` it is the
+    /// means over tokens (`sigmoid-norm`, `simpo`, `alpha-po`, `alpha-dpo`), 2.5 for `sim-npo`, 1 for `dro-v` (tau). For `orpo` it is the
     /// weight of the odds ratio (lambda in the paper). Not used by `slic-hf`, `simper`, `soft-po`, `rrhf`, `pro`.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub beta: Option<f64>,
     /// The formula's alpha. Unset by default: `r-dpo` 0.01 (per token, a tenth of beta), `odpo` 1, `beta-dpo` 0.6,
     /// `alpha-dpo` 0.1, `alpha-po` 0.25, `soft-po` 1, `ropo` 0.5, `dpo-rk` 1.0986 (ln 3), `dpo-d` 1, `info-nca` 1 (its
-    /// temperature). Not used by others. Defaults from the papers where they name one.
+    /// temperature), `tdpo2` 0.5, `modpo` 1 (the weight of the scores' objective). Not used by others. Defaults from the papers where they name one.
     #[schemars(range(min = 0.0))]
     pub alpha: Option<f64>,
     /// The formula's lambda. Unset by default: `dpop` 5, `ropo` 0.5, and 1 as the weight of the imitation in `cpo`,
-    /// `orpo`, `slic-hf`, `rrhf` and `pro`. Not used by others.
+    /// `orpo`, `slic-hf`, `rrhf` and `pro`; 1 as the weight of the pairs' objective in `modpo`. Not used by others.
     #[schemars(range(min = 0.0))]
     pub lambda: Option<f64>,
     /// The formula's margin gamma. Unset by default: 0.5 (TRL's) for `simpo`, `alpha-po` and `alpha-dpo`, 1 for
-    /// `slic-hf`, 0 for `sim-npo`. Not used by others.
+    /// `slic-hf`, 0 for `sim-npo`, 2 for `safe-dpo` (Delta). Not used by others.
     #[schemars(range(min = 0.0))]
     pub gamma: Option<f64>,
     /// Share e of labels assumed to be flipped, in `sigmoid` (cDPO), `robust`, `exo-pair` (must be above 0; the paper
@@ -98,7 +105,24 @@ pub struct Survey {
     /// Whether `orpo` imitates the prompt, too, as TRL has it; costs a second pass over the chosen sequence. False by
     /// default.
     pub prompt_nll: bool,
-    /// Which tokens of a pair's answers count how much: `all` (default), `ld` (LD-DPO), `sampo` or `decay` (D2PO).
+    /// Of `beta-dpo`: the share of a micro-batch's pairs that count, those whose reward differences are nearest their
+    /// running mean. 1: all. Default from the paper, which draws them at random, near ones more often.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub keep: f64,
+    /// How fast the weights of groups that are badly off grow, under group-robust training: the loss becomes a weighted
+    /// mean of the groups' losses (`group` of the rows), weights proportional to exp(group_step * sum of past losses).
+    /// 0 (default): every pair counts the same. 0.01 is usual.
+    #[schemars(range(min = 0.0))]
+    pub group_step: f64,
+    /// Steps after which the reference moves towards the model (TR-DPO). 0 (default): never; 512 is TRL's. Needs a
+    /// second model in memory.
+    pub sync_every: usize,
+    /// How far it moves: reference <- sync_share * model + (1 - sync_share) * reference. 1 makes it a copy. Default as
+    /// in TRL.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub sync_share: f64,
+    /// Which tokens of a pair's answers count how much: `all` (default), `ld` (LD-DPO), `sampo`, `decay` (D2PO) or
+    /// `tis` (TIS-DPO).
     pub tokens: TokenWeights,
     /// Weight of an answer's tokens beyond the length of the shorter one, under `tokens = "ld"`. Default from the
     /// paper; 1 is the plain loss.
@@ -107,6 +131,19 @@ pub struct Survey {
     /// Weight of a token relative to the one before it, under `tokens = "decay"`. Default from the paper.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub decay: f64,
+    /// Of `tokens = "tis"`: folder of a model that likes good answers, such as one trained by DPO. Unset by default.
+    pub tis_better: Option<PathBuf>,
+    /// Of `tokens = "tis"`: folder of a model that likes bad answers, such as one trained by DPO with the two sides
+    /// swapped. Unset by default.
+    pub tis_worse: Option<PathBuf>,
+    /// Of `tokens = "tis"`: how strongly the difference of the two models weighs. Default from the paper.
+    #[schemars(range(min = 0.0))]
+    pub tis_scale: f64,
+    /// Of `tokens = "tis"`: the difference of the two models' log-probs of a token is cut to this from below, nats.
+    /// Default from the paper.
+    pub tis_least: f64,
+    /// The same from above.
+    pub tis_most: f64,
     /// Weigh each pair by how typical of the model its answers are (WPO), for all losses of pairs but `aot`,
     /// `aot-unpaired` and those that imitate. False by default.
     pub weighting: bool,
@@ -143,185 +180,23 @@ impl Default for Survey {
             reference: true,
             nll_reduction: NllReduction::TokenPool,
             prompt_nll: false,
+            keep: 0.8,
+            group_step: 0.0,
+            sync_every: 0,
+            sync_share: 0.6,
             tokens: TokenWeights::All,
             ld_alpha: 0.5,
             decay: 0.98,
+            tis_better: None,
+            tis_worse: None,
+            tis_scale: 1.0,
+            tis_least: -0.5,
+            tis_most: 1.5,
             weighting: false,
             answers: 4,
             desirable_weight: 1.0,
             undesirable_weight: 1.0,
         }
-    }
-}
-
-/// A loss of the survey. Names are TRL's where TRL has the loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossName {
-    /// DPO; with label smoothing cDPO.
-    #[default]
-    Sigmoid,
-    /// rDPO: unbiased under label noise.
-    Robust,
-    /// Normalised SLiC (RSO).
-    Hinge,
-    /// IPO.
-    Ipo,
-    /// GPO: any `link` of beta D.
-    Gpo,
-    /// EXO with two answers.
-    ExoPair,
-    /// NCA with two answers.
-    NcaPair,
-    /// BCO with two answers and no shift.
-    BcoPair,
-    /// APO-zero.
-    ApoZero,
-    /// APO-down.
-    ApoDown,
-    /// AOT, paired: the sorted margins of a micro-batch.
-    Aot,
-    /// AOT, unpaired: the sorted log-ratios of a micro-batch.
-    AotUnpaired,
-    /// DiscoPOP.
-    Discopop,
-    /// SPPO with hard labels, offline.
-    SppoHard,
-    /// LN-DPO: means over tokens.
-    SigmoidNorm,
-    /// DPO-Positive (Smaug).
-    Dpop,
-    /// Cal-DPO.
-    CalDpo,
-    /// R-DPO: a price on length.
-    RDpo,
-    /// ODPO: an offset by the difference of scores; reads scored pairs or lists.
-    Odpo,
-    /// beta-DPO, without its filter: beta follows the micro-batch's mean margin.
-    BetaDpo,
-    /// alpha-DPO: SimPO with a margin by the reference.
-    AlphaDpo,
-    /// chiPO: chi-squared and KL together.
-    ChiPo,
-    /// ROPO's noise-tolerant loss.
-    Ropo,
-    /// DPO-RK: Rao-Kupper ties; label 1/2 is a tie.
-    DpoRk,
-    /// DPO-D: Davidson ties; label 1/2 is a tie.
-    DpoD,
-    /// NPO: unlearns the rejected answer alone.
-    Npo,
-    /// CPO.
-    Cpo,
-    /// SimPO.
-    Simpo,
-    /// AlphaPO.
-    AlphaPo,
-    /// ORPO.
-    Orpo,
-    /// SLiC-HF.
-    SlicHf,
-    /// SimPER.
-    Simper,
-    /// SimNPO: NPO without reference.
-    SimNpo,
-    /// Soft PO's preference term; its KL over samples of the policy is left out.
-    SoftPo,
-    /// Imitation of the chosen (or best) answer.
-    Sft,
-    /// InfoNCA over lists.
-    InfoNca,
-    /// LiPO-lambda over lists.
-    Lipo,
-    /// RRHF over lists.
-    Rrhf,
-    /// PRO over lists.
-    Pro,
-    /// KTO on single answers.
-    Kto,
-    /// BCO on single answers, shifted by the running mean of the rewards.
-    Bco,
-    /// APO-zero on single answers.
-    ApoZeroUnpaired,
-}
-
-/// The rows that a loss learns from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Learns {
-    Pairs,
-    ScoredPairs,
-    Lists,
-    Unpaired,
-}
-
-/// What a loss needs, and its parameters where the settings leave them open.
-#[derive(Clone, Copy, Debug)]
-struct Facts {
-    learns: Learns,
-    reference: bool,
-    imitates: bool,
-    /// Of the log-probs that are logged.
-    reduction: Reduction,
-    beta: f64,
-    alpha: f64,
-    lambda: f64,
-    gamma: f64,
-}
-
-const RATIOS: Facts = Facts {
-    learns: Learns::Pairs,
-    reference: true,
-    imitates: false,
-    reduction: Reduction::Sum,
-    beta: 0.1,
-    alpha: 1.0,
-    lambda: 1.0,
-    gamma: 0.5,
-};
-const SUMS: Facts = Facts { reference: false, ..RATIOS };
-const MEANS: Facts = Facts { reduction: Reduction::Mean, beta: 2.0, ..SUMS };
-const LISTS: Facts = Facts { learns: Learns::Lists, ..RATIOS };
-const SINGLE: Facts = Facts { learns: Learns::Unpaired, ..RATIOS };
-
-impl LossName {
-    /// Its name in `method.loss`.
-    pub fn name(self) -> String {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::String(name)) => name,
-            _ => unreachable!("a variant without fields is written as its name"),
-        }
-    }
-
-    fn facts(self) -> Facts {
-        use LossName::*;
-        match self {
-            Sigmoid | Robust | Hinge | Ipo | Gpo | ExoPair | NcaPair | BcoPair | ApoZero | ApoDown | Aot
-            | AotUnpaired | Discopop | SppoHard | CalDpo | ChiPo | DpoD | Npo => RATIOS,
-            SigmoidNorm => Facts { beta: 2.0, ..RATIOS },
-            Dpop => Facts { lambda: 5.0, ..RATIOS },
-            RDpo => Facts { alpha: 0.01, ..RATIOS },
-            Odpo => Facts { learns: Learns::ScoredPairs, ..RATIOS },
-            BetaDpo => Facts { alpha: 0.6, ..RATIOS },
-            AlphaDpo => Facts { beta: 2.0, alpha: 0.1, ..RATIOS },
-            Ropo => Facts { alpha: 0.5, lambda: 0.5, ..RATIOS },
-            DpoRk => Facts { alpha: 1.0986, ..RATIOS },
-            Cpo | Sft => Facts { imitates: true, ..SUMS },
-            Simpo => MEANS,
-            AlphaPo => Facts { alpha: 0.25, ..MEANS },
-            Orpo => Facts { imitates: true, beta: 0.1, ..MEANS },
-            SlicHf => Facts { imitates: true, gamma: 1.0, beta: 1.0, ..SUMS },
-            Simper => Facts { beta: 1.0, ..MEANS },
-            SimNpo => Facts { beta: 2.5, gamma: 0.0, ..MEANS },
-            SoftPo => Facts { beta: 1.0, ..SUMS },
-            InfoNca | Lipo => LISTS,
-            Rrhf | Pro => Facts { learns: Learns::Lists, imitates: true, beta: 1.0, ..MEANS },
-            Kto | Bco | ApoZeroUnpaired => SINGLE,
-        }
-    }
-
-    fn takes_divergence(self) -> bool {
-        use LossName::*;
-        matches!(self, Sigmoid | Hinge | Ipo | Gpo | ExoPair | Robust | Discopop | SigmoidNorm)
     }
 }
 
@@ -355,6 +230,72 @@ impl Survey {
     /// The rows of the main loss; [`Settings::check`] sees to it that the others learn from the same.
     fn learns(&self) -> Learns {
         self.loss.facts().learns
+    }
+
+    fn has(&self, loss: LossName) -> bool {
+        self.names().any(|name| name == loss)
+    }
+
+    /// Pairs with what some losses ask of a row, beside its texts.
+    fn encode_pairs(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>> {
+        let mut groups: HashMap<String, usize> = HashMap::new();
+        encode_each_pair(rows, tokenizer, limits, |row, example| {
+            let lacks = |what: &str, hint: &str| {
+                row.place.mark(Problem::input(format!("the pair has no {what}")).hint(hint))
+            };
+            if self.has(LossName::Modpo) {
+                let scores = row.about.scores.ok_or_else(|| {
+                    lacks("scores", "`modpo` needs the other objective's `score_chosen` and `score_rejected`")
+                })?;
+                example.quality = scores.to_vec();
+            }
+            if self.has(LossName::SafeDpo) {
+                let safe = row.about.safe.ok_or_else(|| {
+                    lacks("word on safety", "`safe-dpo` needs `chosen_is_safe` and `rejected_is_safe`")
+                })?;
+                example.quality = safe.map(|safe| f64::from(u8::from(safe))).to_vec();
+                if safe == [false, true] {
+                    // Whatever people preferred: what is safe wins over what is not.
+                    example.trees[0].answers.swap(0, 1);
+                    example.quality.swap(0, 1);
+                    example.label = 1.0;
+                }
+            }
+            if self.group_step > 0.0 {
+                let group = row.about.group.clone().ok_or_else(|| {
+                    lacks("group", "method.group_step is above 0: name each row's `group`, or set it to 0")
+                })?;
+                let next = groups.len();
+                example.group = *groups.entry(group).or_insert(next);
+            }
+            Ok(())
+        })
+    }
+
+    /// The losses weighed by how badly off their groups are: group g by q_g n / n_g, q = softmax of the groups' summed
+    /// past losses times the step; and those sums.
+    fn robust(&self, each: Tensor<1>, scores: &Scores) -> (Tensor<1>, Vec<f64>) {
+        let groups = &scores.groups;
+        let losses: Vec<f64> = each.clone().into_data().iter::<f64>().collect();
+        let mut log_weights = scores.state.clone();
+        let count = groups.iter().max().map_or(0, |largest| largest + 1).max(log_weights.len());
+        log_weights.resize(count, 0.0);
+        let (mut sums, mut sizes) = (vec![0.0; count], vec![0.0; count]);
+        for (&group, loss) in groups.iter().zip(losses) {
+            sums[group] += loss;
+            sizes[group] += 1.0;
+        }
+        for ((weight, sum), size) in log_weights.iter_mut().zip(sums).zip(&sizes) {
+            *weight += if *size > 0.0 { self.group_step * sum / size } else { 0.0 };
+        }
+        let most = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = log_weights.iter().map(|weight| (weight - most).exp()).sum();
+        let share = |&group: &usize| (log_weights[group] - most).exp() / total;
+        let weights: Vec<f64> =
+            groups.iter().map(|group| share(group) * groups.len() as f64 / sizes[*group]).collect();
+        let weights = TensorData::new(weights, [groups.len()]);
+        let weights = Tensor::from_data(weights, (&each.device(), each.dtype()));
+        (each * weights, log_weights)
     }
 
     /// The slot of what is imitated: the chosen answer, or with its prompt where ORPO is to learn both.
@@ -399,6 +340,27 @@ fn refused(key: &str, message: impl Into<String>, hint: &str) -> Result<()> {
 impl Settings for Survey {
     fn check(&self) -> Result<()> {
         let e = self.label_smoothing;
+        let contrast = [&self.tis_better, &self.tis_worse].iter().filter(|folder| folder.is_some()).count();
+        match (self.tokens, contrast) {
+            (TokenWeights::Tis, 2)
+            | (TokenWeights::All | TokenWeights::Ld | TokenWeights::Sampo | TokenWeights::Decay, 0) => {}
+            (TokenWeights::Tis, _) => {
+                let hint =
+                    "give method.tis_better and method.tis_worse, two folders of models with one tokenizer";
+                return refused("tokens", "`tis` weighs tokens by the difference of two models", hint);
+            }
+            _ => {
+                let hint = "set method.tokens = \"tis\", or remove both folders";
+                return refused("tis_better", "folders of a contrast that nothing asks for", hint);
+            }
+        }
+        if self.tis_least > self.tis_most {
+            return refused("tis_least", "the lower bound is above the upper one", "defaults: -0.5 and 1.5");
+        }
+        if self.sync_every > 0 && !self.uses_reference() {
+            let hint = "set method.sync_every = 0, or take a loss with a reference";
+            return refused("sync_every", "there is no reference to move", hint);
+        }
         if !self.weights.is_empty() && self.weights.len() != 1 + self.also.len() {
             let message = format!("{} weights for {} losses", self.weights.len(), 1 + self.also.len());
             return refused("weights", message, "one for method.loss and one for each in method.also");
@@ -435,6 +397,22 @@ impl Settings for Survey {
                 let hint = "sigmoid, hinge, ipo, gpo, exo-pair, robust, discopop and sigmoid-norm do";
                 return refused("divergence", format!("`{called}` takes no other divergence"), hint);
             }
+            let stateful = matches!(name, LossName::BetaDpo | LossName::Bco);
+            if self.group_step > 0.0 && (facts.learns != Learns::Pairs || stateful) {
+                let message = format!("`{called}` cannot be trained group-robustly");
+                return refused("group_step", message, "use a loss of pairs without a running mean");
+            }
+            if matches!(name, LossName::Modpo | LossName::SafeDpo) && self.names().count() > 1 {
+                let message = format!("`{called}` reads its pairs in its own way");
+                return refused("also", message, "train with it alone");
+            }
+            if name == LossName::DroV && self.names().count() > 1 {
+                return refused("also", "`dro-v` lays out its answers in its own way", "train with it alone");
+            }
+            if matches!(name, LossName::Tdpo1 | LossName::Tdpo2) && !self.reference {
+                let hint = "set method.reference = true";
+                return refused("reference", format!("`{called}` is defined by its reference"), hint);
+            }
             if !self.reference && !pairs {
                 let hint = "set method.reference = true; simpo, cpo, orpo and others never load one";
                 return refused("reference", format!("`{called}` is defined by its reference"), hint);
@@ -463,6 +441,33 @@ impl PairObjective for Survey {
         self.reference && self.names().any(|name| name.facts().reference)
     }
 
+    fn live_reference(&self) -> Option<Live> {
+        let divergences = self.has(LossName::Tdpo1) || self.has(LossName::Tdpo2);
+        let follow = Follow { every: self.sync_every, share: self.sync_share };
+        let follows = (self.sync_every > 0 && self.uses_reference()).then_some(follow);
+        (divergences || follows.is_some()).then_some(Live { divergences, follows })
+    }
+
+    fn readout(&self) -> Option<ReadoutSettings> {
+        self.has(LossName::DroV).then_some(ReadoutSettings {
+            outputs: 1,
+            std: 0.0,
+            bias: true,
+            keep: false,
+            detached: false,
+        })
+    }
+
+    fn contrast(&self) -> Option<[&Path; 2]> {
+        Some([self.tis_better.as_deref()?, self.tis_worse.as_deref()?])
+    }
+
+    fn weigh(&self, examples: &mut [Example], [better, worse]: [Vec<Vec<Vec<f32>>>; 2]) {
+        for ((example, better), worse) in examples.iter_mut().zip(better).zip(worse) {
+            example.weights = tokens::by_contrast(self, &better, &worse);
+        }
+    }
+
     fn reads(&self) -> Reads {
         match self.learns() {
             Learns::Pairs => Reads::Pairs,
@@ -473,7 +478,7 @@ impl PairObjective for Survey {
 
     fn encode(&self, rows: &Rows, tokenizer: &Tokenizer, limits: &Limits) -> Result<Encoded<Example>> {
         let mut encoded = match self.learns() {
-            Learns::Pairs => encode_as_pairs(rows, tokenizer, limits)?,
+            Learns::Pairs => self.encode_pairs(rows, tokenizer, limits)?,
             Learns::ScoredPairs => encode_as_lists(rows, tokenizer, limits, |row| {
                 let order = best_first(&row.scores);
                 let [best, worst] = [order[0], order[order.len() - 1]];
@@ -485,17 +490,13 @@ impl PairObjective for Survey {
                 (order.len() >= self.answers).then(|| (0..self.answers).map(spread).collect())
             })?,
             Learns::Unpaired => {
-                return unpaired::encode(
-                    rows,
-                    tokenizer,
-                    limits,
-                    self.names().any(|name| name == LossName::Kto),
-                );
+                let encoded = unpaired::encode(rows, tokenizer, limits, self.has(LossName::Kto))?;
+                return Ok(if self.has(LossName::DroV) { unpaired::with_value(encoded) } else { encoded });
             }
         };
         for (place, example) in encoded.rows.iter_mut().enumerate() {
             example.weights = self.tokens.of(self, example, place as u64);
-            if self.prompt_nll && self.names().any(|name| name == LossName::Orpo) {
+            if self.prompt_nll && self.has(LossName::Orpo) {
                 let whole = [example.trees[0].prompt.as_slice(), &example.trees[0].answers[0]].concat();
                 example.trees.push(Tree { prompt: whole[..1].to_vec(), answers: vec![whole[1..].to_vec()] });
             }
@@ -527,6 +528,9 @@ impl PairObjective for Survey {
             }
             each = each + term * self.weights.get(place).copied().unwrap_or(1.0);
         }
+        if self.group_step > 0.0 {
+            (each, state) = self.robust(each, scores);
+        }
         if self.weighting {
             each = each * (scores.typicality[0].clone() + scores.typicality[1].clone()).exp();
         }
@@ -542,7 +546,7 @@ pub const CARD: MethodCard = MethodCard {
     arxiv: "2503.11701",
     year: 2025,
     family: super::FAMILY,
-    summary: "forty published losses of pairs, lists and single answers as one method, to compare on equal terms",
+    summary: "forty-seven published losses of pairs, lists and single answers as one method, to compare on equal terms",
     claim: "variants of DPO differ by which part they change: data, learning framework, constraint, model property; \
             compared on equal terms, each has the effect that it was made for",
     equation: "loss = sum over method.loss and method.also of weight * f_loss(L, rho, n, s)\n\
@@ -590,7 +594,10 @@ pub const CARD: MethodCard = MethodCard {
         ("every loss", "method.loss = \"...\", see `polo methods --variants`"),
         ("MPO's mixture", "method.also = [\"bco-pair\", \"sft\"], method.weights = [0.8, 0.2, 1.0]"),
         ("f-DPO", "method.divergence = \"js\""),
-        ("LD-DPO, SamPO, D2PO", "method.tokens = \"ld\", \"sampo\", \"decay\""),
+        ("LD-DPO, SamPO, D2PO, TIS-DPO", "method.tokens = \"ld\", \"sampo\", \"decay\", \"tis\""),
+        ("TR-DPO", "method.sync_every = 512"),
+        ("group-robust training", "method.group_step = 0.01, rows with a `group`"),
+        ("Step-DPO", "data of answers in steps"),
         ("WPO", "method.weighting = true"),
         ("losses without their reference", "method.reference = false"),
     ],

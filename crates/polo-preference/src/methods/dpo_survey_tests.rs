@@ -44,6 +44,16 @@ fn batch(settings: &Survey) -> Batch {
             (0..slots).map(|slot| vec![3.0 - slot as f64, 2.5 - 0.5 * slot as f64, 1.0]).collect();
         batch.quality[0][2] = 1.7;
     }
+    if matches!(settings.loss, LossName::Modpo | LossName::SafeDpo) {
+        batch.quality = vec![vec![0.5, 1.0, 0.0], vec![2.0, 0.0, 0.0]];
+    }
+    if matches!(settings.loss, LossName::Tdpo1 | LossName::Tdpo2) {
+        batch.divergences = vec![vec![0.4, 1.5, 0.1], vec![0.9, 0.2, 0.3]];
+    }
+    if settings.loss == LossName::DroV {
+        batch.quality = vec![vec![2.0, -1.0, 0.5]];
+        batch.readouts = vec![vec![vec![0.0]; 3], vec![vec![0.3], vec![-0.4], vec![0.9]]];
+    }
     batch.typicality = (0..slots).map(|slot| vec![-0.3, 0.1 * slot as f64, -0.2]).collect();
     if !settings.uses_reference() {
         batch.reference.clear();
@@ -96,6 +106,10 @@ fn losses_at_the_reference_are_the_card_s() {
         (Npo, 20.0 * LN_2),
         (ApoZeroUnpaired, 0.5),
         (Bco, LN_2),
+        (Tdpo1, LN_2),
+        (Tdpo2, LN_2),
+        (Modpo, LN_2),
+        (SafeDpo, LN_2),
     ] {
         check(of(loss), expected);
     }
@@ -149,6 +163,7 @@ fn gradients_are_those_of_finite_differences() {
                             LossName::BetaDpo => {
                                 (fixed.loss, fixed.beta) = (LossName::Sigmoid, found.metrics.get("beta"));
                             }
+                            LossName::Tdpo2 => {}
                             LossName::Bco => moved.state = vec![found.metrics.get("delta").unwrap(), 1e300],
                             _ => {}
                         }
@@ -173,6 +188,108 @@ fn gradients_are_those_of_finite_differences() {
             }
         }
     }
+}
+
+/// TDPO's slopes in the divergences, but for the one that it holds back.
+#[test]
+fn divergences_are_learnt_from() {
+    const STEP: f64 = 1e-5;
+    for (loss, held) in [(LossName::Tdpo1, None), (LossName::Tdpo2, Some(0))] {
+        let settings = of(loss);
+        let batch = batch(&settings);
+        let found = differentiate(&settings, &batch);
+        for (slot, gradients) in found.divergences.iter().enumerate() {
+            for (example, gradient) in gradients.iter().enumerate() {
+                let at = |shift: f64| {
+                    let mut moved = batch.clone();
+                    moved.divergences[slot][example] += shift;
+                    differentiate(&settings, &moved).sum()
+                };
+                let expected = if held == Some(slot) { 0.0 } else { (at(STEP) - at(-STEP)) / (2.0 * STEP) };
+                assert!((gradient - expected).abs() < 1e-7, "{loss:?}, slot {slot}: {gradient}, {expected}");
+            }
+        }
+        // Without divergences it is DPO, with equal ones, too (TDPO1).
+        let mut none = batch.clone();
+        none.divergences = vec![vec![0.0; 3]; 2];
+        equal(&settings, &of(LossName::Sigmoid), 1.0, &none);
+    }
+    let mut even = batch(&of(LossName::Tdpo1));
+    even.divergences[1] = even.divergences[0].clone();
+    equal(&of(LossName::Tdpo1), &of(LossName::Sigmoid), 1.0, &even);
+    // By hand: beta D = 0.1 (2 - 1) at divergences 3 and 5, so 0.1 (1 - 2), and 0.1 (1 - 0.5 * 2).
+    let mut one = of_ratios(&[vec![2.0], vec![1.0]], &[1.0]);
+    one.divergences = vec![vec![3.0], vec![5.0]];
+    let by_hand = |loss, z: f64| {
+        close(&differentiate(&of(loss), &one).each, &[(1.0 + (-z).exp()).ln()], 1e-12);
+    };
+    by_hand(LossName::Tdpo1, -0.1);
+    by_hand(LossName::Tdpo2, 0.0);
+}
+
+#[test]
+fn margins_by_other_scores() {
+    use LossName::*;
+    let mut one = of_ratios(&[vec![2.0], vec![1.0]], &[1.0]);
+    one.quality = vec![vec![1.0], vec![0.25]];
+    let check = |settings: Survey, z: f64| {
+        close(&differentiate(&settings, &one).each, &[(1.0 + (-z).exp()).ln()], 1e-12);
+    };
+    check(Survey { alpha: Some(0.4), lambda: Some(0.5), ..of(Modpo) }, (0.1 - 0.4 * 0.75) / 0.5);
+    check(Survey { alpha: Some(0.0), ..of(Modpo) }, 0.1);
+    check(Survey { gamma: Some(3.0), ..of(SafeDpo) }, 0.1 - 3.0 * 0.75);
+    check(Survey { gamma: Some(0.0), ..of(SafeDpo) }, 0.1);
+    // DRO: (s - V - tau rho)^2 / 2, and its slopes in rho and V.
+    let mut point = of_ratios(&[vec![2.0], vec![0.0]], &[1.0]);
+    point.quality = vec![vec![1.5]];
+    point.readouts = vec![vec![vec![7.0]], vec![vec![0.25]]];
+    let found = differentiate(&Survey { beta: Some(0.5), ..of(DroV) }, &point);
+    close(&found.each, &[0.5 * 0.25f64.powi(2)], 1e-12);
+    close(
+        &[found.policy[0][0], found.readouts[1][0][0], found.readouts[0][0][0]],
+        &[-0.125, -0.25, 0.0],
+        1e-12,
+    );
+}
+
+#[test]
+fn the_worst_group_counts_most() {
+    let robust = Survey { group_step: 1.0, ..Survey::default() };
+    let mut batch = Batch { groups: vec![0; 3], ..batch(&robust) };
+    // One group, or a batch of which every group has the same loss so far: the plain mean.
+    equal(&robust, &Survey::default(), 1.0, &batch);
+    batch.groups = vec![0, 1, 1];
+    let plain = differentiate(&Survey::default(), &batch).each;
+    let found = differentiate(&robust, &batch);
+    let sums = [plain[0], (plain[1] + plain[2]) / 2.0];
+    close(&found.state, &sums, 1e-12);
+    let share = sums[0].exp() / (sums[0].exp() + sums[1].exp());
+    close(
+        &found.each,
+        &[plain[0] * share * 3.0, plain[1] * (1.0 - share) * 1.5, plain[2] * (1.0 - share) * 1.5],
+        1e-12,
+    );
+    // The weighted sum is that of the groups' means.
+    assert!((found.sum() / 3.0 - (share * sums[0] + (1.0 - share) * sums[1])).abs() < 1e-12);
+    // A group that fared badly before keeps its weight, even if it is not in the batch.
+    batch.state = vec![0.0, 0.0, 50.0];
+    let later = differentiate(&robust, &batch);
+    assert!(later.sum() < 1e-15 && later.state[2] == 50.0, "{later:?}");
+}
+
+#[test]
+fn beta_dpo_leaves_out_what_is_far_from_the_running_mean() {
+    let batch = of_ratios(&[vec![1.0, 2.0, 90.0, 1.5], vec![0.0; 4]], &[1.0; 4]);
+    let settings = Survey { keep: 0.75, alpha: Some(0.0), ..of(LossName::BetaDpo) };
+    let before = Batch { state: vec![0.15], ..batch.clone() };
+    let found = differentiate(&settings, &before);
+    let whole = differentiate(&of(LossName::Sigmoid), &batch);
+    assert_eq!(found.each[2], 0.0);
+    for kept in [0, 1, 3] {
+        assert!((found.each[kept] - whole.each[kept] * 4.0 / 3.0).abs() < 1e-12, "{found:?}");
+    }
+    let all = Survey { keep: 1.0, ..settings };
+    close(&differentiate(&all, &before).each, &whole.each, 1e-12);
 }
 
 #[test]
@@ -391,6 +508,14 @@ fn what_cannot_be_is_refused_with_a_hint() {
     refused(Survey { weighting: true, ..of(Kto) }, "cannot be weighed", "loss of pairs");
     let tokens = TokenWeights::Ld;
     refused(Survey { tokens, also: vec![Sft], ..of(Sigmoid) }, "cannot be weighed", "loss of pairs");
+    refused(Survey { tokens: TokenWeights::Tis, ..of(Sigmoid) }, "two models", "tis_worse");
+    refused(Survey { tis_worse: Some("m".into()), ..of(Sigmoid) }, "nothing asks for", "tis");
+    refused(Survey { sync_every: 5, ..of(Simpo) }, "no reference", "sync_every = 0");
+    refused(Survey { group_step: 0.1, ..of(Kto) }, "group-robustly", "loss of pairs");
+    refused(Survey { group_step: 0.1, ..of(BetaDpo) }, "group-robustly", "running mean");
+    refused(Survey { also: vec![Modpo], ..of(Sigmoid) }, "its own way", "alone");
+    refused(Survey { also: vec![Kto], ..of(DroV) }, "its own way", "alone");
+    refused(Survey { reference: false, ..of(Tdpo1) }, "defined by its reference", "reference = true");
     for settings in all() {
         settings.check().unwrap();
     }
@@ -406,6 +531,7 @@ fn rows_become_what_their_loss_needs() {
             chosen: plain(chosen),
             rejected: plain(rejected),
             label: 1.0,
+            about: polo_lm::rows::About::default(),
             place: place(),
             id,
         };
@@ -420,6 +546,57 @@ fn rows_become_what_their_loss_needs() {
     assert!(sampled.iter().all(|slots| slots[0].iter().sum::<f32>() == 2.0 && slots[1] == [1.0, 1.0]));
     assert!(sampled.iter().any(|slots| slots[0] != sampled[0][0]), "{sampled:?}");
     assert_eq!(sampled, weights(TokenWeights::Sampo));
+
+    // TIS-DPO: by the clipped difference of two models, one way for the chosen answer and the other for the rejected.
+    let tis = Survey { tis_scale: 2.0, ..Survey::default() };
+    let found = tokens::by_contrast(&tis, &[vec![-1.0, -9.0], vec![-1.0]], &[vec![-1.25, -1.0], vec![-6.0]]);
+    let expected = [vec![0.5f32.exp(), (-1f32).exp()], vec![(-3f32).exp()]];
+    assert_eq!(found, expected);
+
+    // What some losses ask of a row, beside its texts.
+    let about = |about: polo_lm::rows::About| {
+        let Rows::Pairs(mut rows) = pairs(1) else { unreachable!() };
+        (rows[0].about, rows[0].label) = (about, 1.0);
+        Rows::Pairs(rows)
+    };
+    let none = polo_lm::rows::About::default();
+    let safe = |safe| about(polo_lm::rows::About { safe: Some(safe), ..none.clone() });
+    let shown = |settings: &Survey, rows: &Rows| {
+        let (example, trees) = encoded(settings, rows).remove(0);
+        (trees[0].1.join(" > "), example.quality)
+    };
+    let safely = of(LossName::SafeDpo);
+    assert_eq!(shown(&safely, &safe([true, false])), ("good > bad".into(), vec![1.0, 0.0]));
+    assert_eq!(shown(&safely, &safe([false, true])), ("bad > good".into(), vec![1.0, 0.0]));
+    assert_eq!(shown(&safely, &safe([false, false])), ("good > bad".into(), vec![0.0, 0.0]));
+    let scored = about(polo_lm::rows::About { scores: Some([1.0, 3.0]), ..none.clone() });
+    assert_eq!(shown(&of(LossName::Modpo), &scored), ("good > bad".into(), vec![1.0, 3.0]));
+    let robust = Survey { group_step: 0.1, ..Survey::default() };
+    for (settings, hint) in [(&safely, "is_safe"), (&of(LossName::Modpo), "score_chosen"), (&robust, "group")]
+    {
+        let problem = settings.encode(&about(none.clone()), &words(), &limits).unwrap_err();
+        let said = format!("{problem} {:?}", problem.hint_text());
+        assert!(said.contains("pairs.jsonl:3") && said.contains(hint), "{said}");
+    }
+
+    // DRO reads the value at the end of the prompt.
+    let dro = of(LossName::DroV);
+    let row = UnpairedRow {
+        prompt: plain("x GEN "),
+        completion: plain("good"),
+        label: true,
+        score: 0.25,
+        place: place(),
+        id: 0,
+    };
+    let rows = Rows::Unpaired(vec![row.clone(), UnpairedRow { prompt: plain("x "), ..row }]);
+    let found = encoded(&dro, &rows);
+    assert_eq!(found.len(), 1, "a prompt of one token has no room");
+    let (example, trees) = &found[0];
+    assert_eq!(trees[0], ("x".to_owned(), vec!["GEN good".to_owned()]));
+    assert_eq!((&example.weights, example.read.len()), (&vec![vec![0.0, 1.0, 1.0]], 1));
+    assert_eq!(example.read[0], example.trees[0].answers[0][..1]);
+    assert_eq!(example.quality, [0.25]);
 
     // ORPO's prompt is learnt in a tree of its own, which begins after its first token.
     let orpo = Survey { prompt_nll: true, ..of(LossName::Orpo) };
@@ -458,6 +635,7 @@ fn single_answers_are_mismatched_with_another_prompt_s() {
         prompt: plain(prompt),
         completion: plain(completion),
         label,
+        score: f64::from(u8::from(label)),
         place: place(),
         id,
     };
@@ -471,7 +649,7 @@ fn single_answers_are_mismatched_with_another_prompt_s() {
         found.iter().map(|(example, trees)| (example.label, trees[0].1.join(" | "))).collect();
     let expected = [(1.0, "good | x"), (0.0, "bad | x"), (1.0, "x | bad")];
     assert_eq!(answers, expected.map(|(label, text)| (label, text.to_owned())));
-    assert!(found.iter().all(|(example, _)| example.quality.is_empty()));
+    assert!(found.iter().all(|(example, _)| example.quality == [example.label]));
     // Where all prompts are the same, the row before has to do.
     let same = Rows::Unpaired(vec![row("x ", "good", true, 0), row("x ", "bad", false, 1)]);
     let answers: Vec<_> =

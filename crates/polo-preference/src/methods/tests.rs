@@ -4,7 +4,7 @@ use std::{f64::consts::LN_2, fs, path::Path, sync::Arc};
 
 use polo_lm::{
     encode::Limits,
-    rows::{CompletionRow, PairRow, Place, Text},
+    rows::{About, CompletionRow, PairRow, Place, Text},
     tokens::Tokenizer,
     vocabulary::{NewSpecials, Symbols, write_symbols},
 };
@@ -390,6 +390,7 @@ pub(super) fn pairs(n: u64) -> Rows {
         chosen: plain("good"),
         rejected: plain("bad"),
         label: 0.9,
+        about: About::default(),
         place: place(),
         id,
     };

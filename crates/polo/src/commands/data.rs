@@ -55,6 +55,8 @@ enum KindArgument {
     Lists,
     /// Single answers, each good or bad.
     Unpaired,
+    /// Answers in steps, each right or wrong.
+    Steps,
 }
 
 /// Prints the report of `check`.
@@ -69,6 +71,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         KindArgument::Prompts => RowKind::Prompts,
         KindArgument::Lists => RowKind::Lists,
         KindArgument::Unpaired => RowKind::Unpaired,
+        KindArgument::Steps => RowKind::Steps,
     });
     let tokenizer = args.model.as_deref().map(Tokenizer::load).transpose()?;
     let checkup = check(&args.files, kind, &ReadOptions::default(), tokenizer.as_ref())?;
@@ -97,6 +100,7 @@ fn as_text(checkup: &Checkup) -> String {
         RowKind::Prompts => "prompts",
         RowKind::Lists => "lists of scored answers",
         RowKind::Unpaired => "single answers, good or bad",
+        RowKind::Steps => "answers in steps, right or wrong",
     };
     let count = |number: usize| human::count(number as u64);
     let mut text = String::new();

@@ -11,7 +11,7 @@ use polo_lm::{
     check::{RowKind, check},
     family::{Family, Preset, new_config},
     read::{ReadOptions, read_rows},
-    rows::{CompletionRow, ListRow, PairRow, PromptRow, Row, Text, UnpairedRow},
+    rows::{CompletionRow, ListRow, PairRow, PromptRow, Row, StepRow, Text, UnpairedRow},
     tokens::Tokenizer,
     vocabulary::{NewSpecials, train_bpe},
     weights::{self, Format},
@@ -122,6 +122,7 @@ fn texts(paths: &[PathBuf]) -> Result<Vec<String>> {
         RowKind::Prompts => texts_of::<PromptRow>(paths, &options),
         RowKind::Lists => texts_of::<ListRow>(paths, &options),
         RowKind::Unpaired => texts_of::<UnpairedRow>(paths, &options),
+        RowKind::Steps => texts_of::<StepRow>(paths, &options),
     }
 }
 

@@ -1,11 +1,15 @@
 //! `polo pairs`: preference pairs out of scored lists.
 
-use std::path::PathBuf;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use clap::ValueEnum;
 use polo_lm::{
-    read::{ReadOptions, read_rows},
-    rows::ListRow,
+    read::{ReadOptions, read_completions, read_rows},
+    rows::{ListRow, Text},
+    sampled::read_sampled,
 };
 use polo_preference::ranking::{Labels, Pairing, distinct, pair, rejection};
 use polo_run::{Problem, Result, folder::write_atomic, human, seed::Seeds};
@@ -16,7 +20,8 @@ use crate::output::{End, Output};
 /// Make preference pairs out of scored lists.
 ///
 /// Equal answers of a prompt count once, and blank ones not at all. With --keep, answers are first chosen by RSO's
-/// rejection sampling. Writes JSON lines: `prompt`, `chosen`, `rejected`, and the two scores.
+/// rejection sampling. With --against, answers of people win against all of the lists', which need no scores then.
+/// Writes JSON lines: `prompt`, `chosen`, `rejected`, and the two scores where they decided.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files of scored lists, e.g. of `score`; may be given many times.
@@ -35,6 +40,9 @@ pub struct Args {
     /// first.
     #[arg(long, value_name = "B", default_value_t = 0.5, value_parser = temperature, requires = "keep")]
     beta: f64,
+    /// Answers that win, one to a prompt: completions, or the chosen sides of pairs (SPIN).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["how", "keep", "labels"])]
+    against: Option<PathBuf>,
     /// Who wins.
     #[arg(long, value_enum, default_value = "argmax")]
     labels: LabelArgument,
@@ -66,6 +74,9 @@ enum LabelArgument {
 /// # Errors
 /// Rows that cannot be used; not a single pair; a file that cannot be written.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
+    if let Some(people) = &args.against {
+        return against(args, people, output);
+    }
     let rows = read_rows::<ListRow>(&args.data, &ReadOptions::default())?.rows;
     let pairing = match args.how {
         How::FirstRound => Pairing::FirstRound,
@@ -121,6 +132,45 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         if count > 0 {
             output.remark(&format!("{} {what}", human::count(count as u64)));
         }
+    }
+    Ok(())
+}
+
+/// Pairs of people's answers with those of lists.
+fn against(args: &Args, people: &Path, output: &mut Output<'_>) -> Result<(), End> {
+    let options = ReadOptions::default();
+    let winners = read_completions(&[people.to_owned()], &options)?.rows;
+    let of_prompt: HashMap<&Text, &Text> =
+        winners.iter().rev().map(|row| (&row.prompt, &row.completion)).collect();
+    let rows = read_sampled(&args.data, &options)?.0;
+    let (mut text, mut pairs, mut unanswered) = (String::new(), 0, 0);
+    for row in &rows {
+        let Some(chosen) = of_prompt.get(&row.prompt) else {
+            unanswered += 1;
+            continue;
+        };
+        for place in distinct(&row.completions) {
+            let rejected = &row.completions[place];
+            if rejected == *chosen || rejected.is_blank() {
+                continue;
+            }
+            pairs += 1;
+            text += &format!("{}\n", json!({"prompt": row.prompt, "chosen": chosen, "rejected": rejected}));
+        }
+    }
+    if pairs == 0 {
+        return Err(Problem::input(format!(
+            "{} rows give no pair, {unanswered} of them without an answer",
+            rows.len()
+        ))
+        .place(people.display().to_string())
+        .hint("prompts must be the same in both files: sample from the file of the answers")
+        .into());
+    }
+    write_atomic(&args.out, text.as_bytes())?;
+    output.remark(&format!("{} pairs", human::count(pairs)));
+    if unanswered > 0 {
+        output.remark(&format!("{} prompts have no answer to win", human::count(unanswered)));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::f64::consts::LN_2;
 
 use burn::tensor::{
-    Tensor,
+    Tensor, TensorData,
     activation::{log_sigmoid, relu, sigmoid},
 };
 use polo_run::metrics::Metrics;
@@ -63,6 +63,8 @@ struct Side {
     rho: Tensor<1>,
     tokens: Tensor<1>,
     quality: Option<Tensor<1>>,
+    /// KL(reference ‖ policy) summed over the tokens, nats.
+    divergence: Option<Tensor<1>>,
 }
 
 impl Side {
@@ -72,6 +74,7 @@ impl Side {
             rho: scores.log_ratio(slot, Reduction::Sum),
             tokens: scores.tokens[slot].clone(),
             quality: scores.quality.get(slot).cloned(),
+            divergence: scores.divergences.get(slot).cloned(),
         }
     }
 
@@ -97,11 +100,13 @@ pub(super) fn loss(
     let (w, l) = (Side::new(scores, 0), Side::new(scores, 1));
     let labels = scores.labels.clone();
     let mut p = *p;
+    let mut kept = None;
     match name {
         LossName::DpoRk | LossName::DpoD => return with_ties(name, &p, labels, &w, &l),
         LossName::Aot | LossName::AotUnpaired => return transported(name, &p, labels, &w, &l),
         LossName::BetaDpo => {
             let likely = (w.rho.clone() - l.rho.clone()) * (labels.clone() * 2.0 - 1.0);
+            kept = near(&p, &likely, &scores.state);
             p.beta = followed(&p, mean(&likely), &scores.state, state);
             metrics.set("beta", p.beta);
         }
@@ -112,10 +117,14 @@ pub(super) fn loss(
         _ => {}
     }
     // What nobody asks for is not computed: it might be infinite, and 0 times that is no number.
-    if mean(&labels.clone().equal_elem(1.0).float()) == 1.0 {
-        return ordered(name, &p, &w, &l);
+    let each = match mean(&labels.clone().equal_elem(1.0).float()) == 1.0 {
+        true => ordered(name, &p, &w, &l),
+        false => labels.clone() * ordered(name, &p, &w, &l) + (-labels + 1.0) * ordered(name, &p, &l, &w),
+    };
+    match kept {
+        Some(kept) => each * kept,
+        None => each,
     }
-    labels.clone() * ordered(name, &p, &w, &l) + (-labels + 1.0) * ordered(name, &p, &l, &w)
 }
 
 /// The losses of pairs of which `w` is the better one.
@@ -171,6 +180,10 @@ fn ordered(name: LossName, p: &Parameters<'_>, w: &Side, l: &Side) -> Tensor<1> 
             _ => logistic(margin() * beta),
         },
         LossName::BetaDpo => logistic(margin() * beta),
+        LossName::Tdpo1 => logistic((margin() - further(w, l, |w| w)) * beta),
+        LossName::Tdpo2 => logistic((margin() - further(w, l, Tensor::detach) * alpha) * beta),
+        LossName::Modpo => logistic((margin() * beta - better_by(w, l) * alpha) * lambda.recip()),
+        LossName::SafeDpo => logistic(margin() * beta - better_by(w, l) * gamma),
         LossName::AlphaDpo => {
             let by_reference = ((w.mean_rho() - l.mean_rho()) * beta).detach();
             let centred = by_reference.clone() - mean(&by_reference);
@@ -195,6 +208,40 @@ fn ordered(name: LossName, p: &Parameters<'_>, w: &Side, l: &Side) -> Tensor<1> 
         // Imitation is added by the caller; the rest are no losses of ordered pairs.
         _ => w.rho.zeros_like(),
     }
+}
+
+/// By how much further the policy is from the reference along the rejected answer than along the chosen one, nats, the
+/// latter as `hold` makes it.
+fn further(w: &Side, l: &Side, hold: impl Fn(Tensor<1>) -> Tensor<1>) -> Tensor<1> {
+    match (&w.divergence, &l.divergence) {
+        (Some(chosen), Some(rejected)) => rejected.clone() - hold(chosen.clone()),
+        _ => w.rho.zeros_like(),
+    }
+}
+
+/// By how much the data's score of the chosen answer exceeds that of the rejected one.
+fn better_by(w: &Side, l: &Side) -> Tensor<1> {
+    match (&w.quality, &l.quality) {
+        (Some(better), Some(worse)) => better.clone() - worse.clone(),
+        _ => w.rho.zeros_like(),
+    }
+}
+
+/// beta-DPO's filter: 0 for the pairs whose reward differences are furthest from their running mean, and for the others
+/// what keeps the mean over the batch one over them. None where all count.
+fn near(p: &Parameters<'_>, margins: &Tensor<1>, before: &[f64]) -> Option<Tensor<1>> {
+    let rewards: Vec<f64> = margins.clone().into_data().iter::<f64>().map(|margin| p.beta * margin).collect();
+    let count = rewards.len();
+    let kept = ((p.all.keep * count as f64).ceil() as usize).clamp(1, count);
+    if kept == count {
+        return None;
+    }
+    let usual = before.first().copied().unwrap_or(rewards.iter().sum::<f64>() / count as f64);
+    let mut nearest: Vec<usize> = (0..count).collect();
+    nearest.sort_by(|&a, &b| (rewards[a] - usual).abs().total_cmp(&(rewards[b] - usual).abs()));
+    let mut weights = vec![0.0; count];
+    nearest[..kept].iter().for_each(|&place| weights[place] = count as f64 / kept as f64);
+    Some(Tensor::from_data(TensorData::new(weights, [count]), (&margins.device(), margins.dtype())))
 }
 
 /// The squared distances of both log-ratios from +-1/(2 beta).

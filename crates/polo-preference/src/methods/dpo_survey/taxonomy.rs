@@ -4,7 +4,7 @@
 //! formulas: see [`super`]; S = log sigmoid, relu(x) = max(0, x), sg = without gradient, e = label smoothing.
 //! `polo methods --variants` prints [`table`].
 
-use Run::{Loss, Method, NotBuilt, Setting};
+use Run::{Loss, Method, NotBuilt, Rounds, Setting};
 
 /// How a method is run here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Run {
     Loss(&'static str),
     /// By `dpo-survey` with these settings.
     Setting(&'static str),
+    /// By other commands, in this order, or on data of a kind of its own.
+    Rounds(&'static str),
     /// Not at all.
     NotBuilt,
 }
@@ -267,7 +269,7 @@ pub const VARIANTS: &[Variant] = &[
         &[DISTINGUISHABILITY],
         Loss("beta-dpo"),
         "",
-        "DPO at sg[beta (1 + alpha (mean M - M0))], M = beta D; its filter of extreme M is not built",
+        "DPO at sg[beta (1 + alpha (mean M - M0))], M = beta D, of the share `keep` of pairs nearest M0",
     ),
     with(
         "alpha-DPO",
@@ -323,29 +325,42 @@ pub const VARIANTS: &[Variant] = &[
         "0.8 DPO + 0.2 BCO of pairs + nll_w: method.weights = [0.8, 0.2, 1.0]",
     ),
     with(
-        "TDPO",
+        "TDPO1",
         &[TOKEN],
-        NotBuilt,
+        Loss("tdpo1"),
         "",
-        "-S(beta D - beta G), G = KLseq_l - KLseq_w of the next-token distributions",
+        "-S(beta D - beta (K_l - K_w)), K = sum_t KL(ref, pi) of the next-token distributions",
     ),
-    with("TIS-DPO", &[TOKEN], NotBuilt, "", "-S(beta sum_w u_t r_t - beta sum_l u_t r_t - eta)"),
+    with("TDPO2", &[TOKEN], Loss("tdpo2"), "", "-S(beta D - alpha beta (K_l - sg K_w)), K as in TDPO1"),
+    with(
+        "TIS-DPO",
+        &[TOKEN],
+        Setting("method.tokens = \"tis\""),
+        "",
+        "any loss of L = sum_t u_t log pi(y_t), u = exp(+-mu clip(log better(y_t) - log worse(y_t))); eta is left out",
+    ),
     with("SparsePO", &[TOKEN], NotBuilt, "", "TDPO with learnt token masks"),
     with(
         "Step-DPO",
         &[STEP],
-        NotBuilt,
+        Rounds("polo train dpo, on rows in steps"),
         "",
         "DPO on (prompt + correct steps; next correct, first wrong step)",
     ),
     with(
         "SPIN",
         &[SELF_PLAY],
-        NotBuilt,
+        Rounds("polo sample, pairs --against, train dpo"),
         "",
         "DPO with w by people, l by the last policy, which is the reference",
     ),
-    with("DNO", &[SELF_PLAY], NotBuilt, "", "cross-entropy of sigmoid(beta D) to P(w > l), online"),
+    with(
+        "DNO",
+        &[SELF_PLAY],
+        Rounds("polo sample, score, pairs, train dpo"),
+        "",
+        "cross-entropy of sigmoid(beta D) to P(w > l), online",
+    ),
     with(
         "Nash-MD",
         &[SELF_PLAY],
@@ -360,11 +375,17 @@ pub const VARIANTS: &[Variant] = &[
         "",
         "IPO on samples of the geometric mixture of policy and reference",
     ),
-    with("TR-DPO", &[DYNAMIC], NotBuilt, "sync_ref_model", "ref <- a pi + (1-a) ref every tau steps"),
+    with(
+        "TR-DPO",
+        &[DYNAMIC],
+        Setting("method.sync_every = 512"),
+        "sync_ref_model",
+        "ref <- a pi + (1-a) ref every tau steps",
+    ),
     with(
         "sDPO",
         &[DISTINGUISHABILITY, OFFLINE],
-        NotBuilt,
+        Rounds("polo train curry-dpo, method.order = \"random\""),
         "",
         "stages, the last stage's policy as reference",
     ),
@@ -375,10 +396,28 @@ pub const VARIANTS: &[Variant] = &[
         "",
         "stages from large to small differences of scores",
     ),
-    with("DRO", &[POINT], NotBuilt, "", "(s - V(x) - tau rho)^2 / 2, V learnt"),
-    with("MODPO", &[MULTI], NotBuilt, "", "-S((beta D - w_other (r_w - r_l)) / w_k)"),
-    with("SafeDPO", &[SAFETY], NotBuilt, "", "pairs relabelled by safety, -S(beta D - (h_l - h_w) Delta)"),
-    with("GRPO (group-robust)", &[HETEROGENEITY], NotBuilt, "", "max over groups of DPO's loss"),
+    with("DRO", &[POINT], Loss("dro-v"), "", "(s - V(x) - beta rho)^2 / 2, V learnt"),
+    with(
+        "MODPO",
+        &[MULTI],
+        Loss("modpo"),
+        "",
+        "-S((beta D - alpha (s_w - s_l)) / lambda), s of another objective",
+    ),
+    with(
+        "SafeDPO",
+        &[SAFETY],
+        Loss("safe-dpo"),
+        "",
+        "pairs relabelled by safety, -S(beta D - (h_l - h_w) gamma), h = 1 for unsafe",
+    ),
+    with(
+        "GRPO (group-robust)",
+        &[HETEROGENEITY],
+        Setting("method.group_step = 0.01"),
+        "",
+        "sum over groups of q_g * mean loss, q_g ~ exp(step * past losses of g): towards the max over groups",
+    ),
     with(
         "MinMax-DPO",
         &[HETEROGENEITY],
@@ -507,7 +546,7 @@ pub fn table(slugs: &[&str]) -> String {
     let run = |variant: &Variant| match variant.run {
         Method(slug) if slugs.contains(&slug) => format!("polo train {slug}"),
         Loss(name) => format!("method.loss = \"{name}\""),
-        Setting(settings) => settings.to_owned(),
+        Setting(run) | Rounds(run) => run.to_owned(),
         Method(_) | NotBuilt => "not built".to_owned(),
     };
     let titles = ["method", "how to run it", "TRL 1.16", "changes", "loss of an example"].map(str::to_owned);

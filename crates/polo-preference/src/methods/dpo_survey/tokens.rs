@@ -20,6 +20,8 @@ pub enum TokenWeights {
     Sampo,
     /// D2PO: `decay` to the power of the token's place.
     Decay,
+    /// TIS-DPO: by how much more likely the token is under `tis_better` than under `tis_worse`.
+    Tis,
 }
 
 impl TokenWeights {
@@ -29,7 +31,8 @@ impl TokenWeights {
         let shared = lengths.iter().copied().min().unwrap_or(0);
         let answers = lengths.iter();
         match self {
-            TokenWeights::All => Vec::new(),
+            // The models of a contrast are asked later.
+            TokenWeights::All | TokenWeights::Tis => Vec::new(),
             TokenWeights::Ld => {
                 let weight = |place: usize| if place < shared { 1.0 } else { settings.ld_alpha as f32 };
                 answers.map(|&length| (0..length).map(weight).collect()).collect()
@@ -51,4 +54,17 @@ impl TokenWeights {
             }
         }
     }
+}
+
+/// TIS-DPO's weights of the tokens of a pair, from their log-probs `[slot][token]` under two models:
+/// exp(scale clip(better - worse)) in the chosen answer, exp(-scale clip(better - worse)) in the rejected one.
+pub(super) fn by_contrast(settings: &Survey, better: &[Vec<f32>], worse: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let weight = |sign: f64, (better, worse): (&f32, &f32)| {
+        let difference = f64::from(better - worse).clamp(settings.tis_least, settings.tis_most);
+        (sign * settings.tis_scale * difference).exp() as f32
+    };
+    let slots = [1.0, -1.0].into_iter().zip(better.iter().zip(worse));
+    slots
+        .map(|(sign, (better, worse))| better.iter().zip(worse).map(|pair| weight(sign, pair)).collect())
+        .collect()
 }

@@ -1,5 +1,7 @@
 //! Losses of single answers, each desirable or not: label 1 or 0.
 
+use std::collections::HashMap;
+
 use burn::tensor::{Tensor, activation::sigmoid};
 use polo_lm::{
     encode::{Encoded, Limits},
@@ -10,7 +12,7 @@ use polo_run::{Result, metrics::Metrics};
 
 use super::{LossName, Parameters};
 use crate::{
-    objective::{Example, Reduction, Rows, Scores, encode_as_lists, mean},
+    objective::{Example, Reduction, Rows, Scores, Tree, encode_each_list, mean},
     pairwise::Link,
 };
 
@@ -37,21 +39,43 @@ pub(super) fn encode(
         lists.push(ListRow {
             prompt: row.prompt.clone(),
             completions,
-            // Carries the label through encoding, which may leave rows out.
-            scores: vec![f64::from(u8::from(row.label)); 2],
+            scores: Vec::new(),
             logps: Vec::new(),
             place: row.place.clone(),
             id: row.id,
         });
     }
-    let mut encoded = encode_as_lists(&Rows::Lists(lists), tokenizer, limits, |row| {
-        Some((0..row.answers.len()).collect())
-    })?;
-    for example in &mut encoded.rows {
-        example.label = example.quality[0];
-        example.quality.clear();
+    let of_id: HashMap<u64, &UnpairedRow> = rows.iter().map(|row| (row.id, row)).collect();
+    encode_each_list(&Rows::Lists(lists), tokenizer, limits, |row| {
+        let from = of_id[&row.id];
+        vec![Example {
+            trees: vec![Tree { prompt: row.prompt.clone(), answers: row.answers.clone() }],
+            label: f64::from(u8::from(from.label)),
+            quality: vec![from.score],
+            ..Example::default()
+        }]
+    })
+}
+
+/// Single answers with their scores, laid out so that the readout of slot 1 stands at the end of the prompt, where the
+/// value of DRO is read: the prompt's last token begins the answer, with weight 0 in its log-prob, and is all of slot 1.
+/// Prompts of one token have no room for that and are left out.
+pub(super) fn with_value(encoded: Encoded<Example>) -> Encoded<Example> {
+    let Encoded { mut rows, mut report } = encoded;
+    let before = rows.len();
+    rows.retain(|example| example.trees[0].prompt.len() > 1);
+    report.dropped += before - rows.len();
+    report.rows = rows.len();
+    for example in &mut rows {
+        let tree = &mut example.trees[0];
+        let last = tree.prompt.pop().unwrap_or_default();
+        let mut weights = vec![1.0; tree.answers[0].len() + 1];
+        weights[0] = 0.0;
+        tree.answers[0].insert(0, last);
+        example.weights = vec![weights];
+        example.read = vec![vec![last]];
     }
-    Ok(encoded)
+    Encoded { rows, report }
 }
 
 /// The place of the nearest earlier row (before the first comes the last) with another prompt and an answer of the same
@@ -73,6 +97,11 @@ pub(super) fn loss(
     metrics: &mut Metrics,
 ) -> Tensor<1> {
     let reward = scores.log_ratio(0, Reduction::Sum) * p.beta;
+    if name == LossName::DroV {
+        let value: Tensor<1> = scores.readouts[1].clone().squeeze_dim(1);
+        metrics.set("value", mean(&value));
+        return (scores.quality[0].clone() - value - reward).square() * 0.5;
+    }
     let [desirable, undesirable] = match name {
         LossName::Kto => {
             let kl = mean(&scores.log_ratio(1, Reduction::Sum)).max(0.0);
