@@ -199,7 +199,8 @@ fn an_unfinished_turn_is_continued_and_a_step_has_no_end() {
         rejected: chat(&[("assistant", " green.")]),
         ..full.clone()
     };
-    let of = |row: &PairRow| encode_pairs(std::slice::from_ref(row), &tokenizer, &limits).unwrap().rows.remove(0);
+    let of =
+        |row: &PairRow| encode_pairs(std::slice::from_ref(row), &tokenizer, &limits).unwrap().rows.remove(0);
     let (whole, split) = (of(&full), of(&continued));
     // The same sequences; what was said already belongs to the prompt.
     assert_eq!([&whole.prompt[..], &whole.chosen].concat(), [&split.prompt[..], &split.chosen].concat());
