@@ -5,6 +5,8 @@
 //! ones leave. Every sequence draws from a stream of its own, so that what it draws does not depend on what is drawn
 //! beside it. On the CPU, shares of the prompts run in parallel.
 
+use std::fmt;
+
 use polo_nn::{
     Tensor,
     attention::{Attention, Segment},
@@ -36,6 +38,25 @@ pub struct Sampling<'a> {
     pub stop: Vec<u32>,
     /// Texts that end an answer.
     pub stop_texts: Option<StopTexts<'a>>,
+    /// Another model that has a say in every token.
+    pub mixture: Option<Mixture<'a>>,
+}
+
+/// Another model, of the same vocabulary, that has a say in every token: tokens are drawn in proportion to
+/// p^(1 - share) q^share, p being the model's distribution and q the other's (the geometric mixture of Nash-MD and
+/// IPO-MD).
+#[derive(Clone, Copy)]
+pub struct Mixture<'a> {
+    /// The other model.
+    pub model: &'a LanguageModel,
+    /// Its share, from 0 to 1.
+    pub share: f64,
+}
+
+impl fmt::Debug for Mixture<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mixture").field("share", &self.share).finish_non_exhaustive()
+    }
 }
 
 /// Texts that end an answer, and the tokenizer that tells when one has come.
@@ -76,6 +97,7 @@ impl Default for Sampling<'_> {
             max_new_tokens: 256,
             stop: Vec::new(),
             stop_texts: None,
+            mixture: None,
         }
     }
 }
@@ -97,6 +119,11 @@ impl Sampling<'_> {
         }
         if self.max_new_tokens == 0 {
             return refuse("max_new_tokens", &0, "at least 1");
+        }
+        if let Some(Mixture { share, .. }) = self.mixture
+            && !(0.0..=1.0).contains(&share)
+        {
+            return refuse("mixture", &share, "from 0 to 1");
         }
         Ok(())
     }
@@ -276,7 +303,17 @@ pub fn stream(
 
 pub(crate) fn check(model: &LanguageModel, prompts: &[Numbered], sampling: &Sampling) -> Result<()> {
     sampling.check()?;
-    let (context, vocabulary) = (model.architecture.context, model.architecture.vocabulary);
+    let (mut context, vocabulary) = (model.architecture.context, model.architecture.vocabulary);
+    if let Some(Mixture { model: other, .. }) = sampling.mixture {
+        context = context.min(other.architecture.context);
+        if other.architecture.vocabulary != vocabulary {
+            return Err(Problem::input(format!(
+                "the two models of a mixture know {vocabulary} and {} tokens",
+                other.architecture.vocabulary
+            ))
+            .hint("mix models of one tokenizer"));
+        }
+    }
     for (number, prompt) in prompts {
         let problem = |what: String| Problem::input(format!("prompt {} {what}", number + 1));
         if prompt.is_empty() {
@@ -301,6 +338,12 @@ pub(crate) fn check(model: &LanguageModel, prompts: &[Numbered], sampling: &Samp
 pub(crate) fn diverged() -> Problem {
     Problem::new(Kind::Diverged, "the model's logits are not numbers")
         .hint("its weights have diverged; go back to an earlier checkpoint")
+}
+
+/// Logarithms of a geometric mixture, up to a constant for each row.
+fn mix(own: &[f32], other: &[f32], share: f64) -> Vec<f32> {
+    let share = share as f32;
+    own.iter().zip(other).map(|(own, other)| (1.0 - share) * own + share * other).collect()
 }
 
 /// Sequences that grow together.
@@ -338,8 +381,17 @@ impl Wave<'_> {
             return Ok(Vec::new());
         }
         let vocabulary = self.model.architecture.vocabulary;
+        let contexts = self.sampling.mixture.map(|other| other.model.architecture.context);
+        let context = contexts.into_iter().fold(self.model.architecture.context, usize::min);
         let (last, mut cache) = self.begin(prompts);
         let mut logps = self.distributions(&last);
+        let other = self.sampling.mixture.map(|Mixture { model, share }| (Wave { model, ..*self }, share));
+        let (mut other_cache, mut mixed) = (None, Vec::new());
+        if let Some((wave, share)) = &other {
+            let (last, cache) = wave.begin(prompts);
+            mixed = mix(&logps, &wave.distributions(&last), *share);
+            other_cache = Some(cache);
+        }
         let mut answers =
             vec![Completion { tokens: Vec::new(), logps: Vec::new(), finished: Finished::Length }; count];
         let mut growing: Vec<Growing> = (0..count)
@@ -355,8 +407,10 @@ impl Wave<'_> {
         loop {
             let mut kept = Vec::with_capacity(growing.len());
             for (n, (sequence, row)) in growing.iter_mut().zip(&rows).enumerate() {
-                let logps = &logps[row * vocabulary..][..vocabulary];
-                let token = self.sampling.draw(logps, &mut sequence.rng);
+                let own = row * vocabulary..(row + 1) * vocabulary;
+                let logps = &logps[own.clone()];
+                let drawn_from = if mixed.is_empty() { logps } else { &mixed[own] };
+                let token = self.sampling.draw(drawn_from, &mut sequence.rng);
                 let logp = logps[token as usize];
                 if !logp.is_finite() {
                     return Err(diverged());
@@ -368,9 +422,7 @@ impl Wave<'_> {
                 on_token(sequence.number, token);
                 if self.sampling.ends(&answer.tokens) {
                     answer.finished = Finished::Stop;
-                } else if answer.tokens.len() < self.sampling.max_new_tokens
-                    && sequence.length < self.model.architecture.context
-                {
+                } else if answer.tokens.len() < self.sampling.max_new_tokens && sequence.length < context {
                     kept.push(n);
                 }
             }
@@ -379,6 +431,9 @@ impl Wave<'_> {
             }
             if kept.len() < growing.len() {
                 cache.select(&kept);
+                if let Some(cache) = &mut other_cache {
+                    cache.select(&kept);
+                }
                 let mut numbers = 0..growing.len();
                 growing.retain(|_| numbers.next().is_some_and(|n| kept.binary_search(&n).is_ok()));
             }
@@ -388,6 +443,9 @@ impl Wave<'_> {
                 .collect();
             let positions: Vec<u32> = growing.iter().map(|sequence| sequence.length as u32 - 1).collect();
             logps = self.distributions(&self.step(&mut cache, &tokens, &positions));
+            if let (Some((wave, share)), Some(cache)) = (&other, &mut other_cache) {
+                mixed = mix(&logps, &wave.distributions(&wave.step(cache, &tokens, &positions)), *share);
+            }
             rows = (0..growing.len()).collect();
         }
     }

@@ -308,3 +308,36 @@ fn what_cannot_be_drawn_is_refused() {
     assert!(generate(&model, &[], 3, &sampling(), &Seeds::new(0), 2).unwrap().is_empty());
     assert!(generate(&model, &[vec![1]], 0, &sampling(), &Seeds::new(0), 2).unwrap().is_empty());
 }
+
+/// A mixture draws from p^(1 - b) q^b, and says how likely its answers are under p.
+#[test]
+fn two_models_have_a_say() {
+    let (one, two) = (random("llama"), random("qwen3"));
+    let plain = Sampling { max_new_tokens: 8, ..Sampling::default() };
+    let with = |share| Sampling { mixture: Some(Mixture { model: &two, share }), ..plain.clone() };
+    let draw = |model: &LanguageModel, sampling: &Sampling| {
+        generate(model, &[vec![3, 1, 4], vec![1, 5]], 3, sampling, &Seeds::new(9), 2).unwrap()
+    };
+    assert_eq!(draw(&one, &with(0.0)), draw(&one, &plain));
+    let tokens =
+        |answers: Vec<Completion>| answers.into_iter().map(|answer| answer.tokens).collect::<Vec<_>>();
+    assert_eq!(tokens(draw(&one, &with(1.0))), tokens(draw(&two, &plain)));
+    // Greedily, token by token, by the logits of both.
+    let greedy = Sampling { temperature: 0.0, max_new_tokens: 6, ..with(0.4) };
+    let answer = &draw(&one, &greedy)[0];
+    for end in 0..answer.tokens.len() {
+        let before = [&[3, 1, 4], &answer.tokens[..end]].concat();
+        let last = |model: &LanguageModel| model.logits(&before).pop().unwrap();
+        let mixed: Vec<f32> = last(&one).iter().zip(last(&two)).map(|(p, q)| 0.6 * p + 0.4 * q).collect();
+        assert_eq!(answer.tokens[end], best(&mixed), "token {end}");
+    }
+    let scored = draw(&one, &with(0.5));
+    let mut batch = crate::model::Batch::default();
+    batch.add(&[3, 1, 4], &[&scored[0].tokens]);
+    for (found, expected) in scored[0].logps.iter().zip(one.score_only(&batch).logps) {
+        assert!((found - expected).abs() < 1e-4, "{found}, {expected}");
+    }
+    let problem =
+        |sampling: &Sampling| generate(&one, &[vec![3]], 1, sampling, &Seeds::new(9), 1).unwrap_err();
+    assert!(problem(&with(1.5)).message().contains("mixture is 1.5"));
+}

@@ -8,7 +8,12 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use polo_lm::{encode::{Limits, LongPrompt}, model::LanguageModel, tokens::Tokenizer, weights};
+use polo_lm::{
+    encode::{Limits, LongPrompt},
+    model::LanguageModel,
+    tokens::Tokenizer,
+    weights,
+};
 use polo_nn::device;
 use polo_preference::{
     methods::{
@@ -118,7 +123,8 @@ fn main() -> Result<()> {
         });
     }
     // The first rows that no objective leaves out.
-    let in_all = |id: &String| contestants.iter().all(|c: &Contestant| c.examples.iter().any(|e| e.id == *id));
+    let in_all =
+        |id: &String| contestants.iter().all(|c: &Contestant| c.examples.iter().any(|e| e.id == *id));
     let ids: Vec<String> =
         contestants[0].examples.iter().map(|example| example.id.clone()).filter(in_all).take(PAIRS).collect();
     if ids.len() < PAIRS {

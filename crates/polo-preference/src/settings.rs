@@ -87,6 +87,8 @@ pub struct Model {
     /// A Hugging Face model folder: where training starts, and the reference of methods that have one. The same as
     /// `--model`. Must be given.
     pub path: PathBuf,
+    /// Folder of another model, of the same tokenizer, as the reference; unset by default: where training starts.
+    pub reference: Option<PathBuf>,
     /// Where to compute: `cpu` (default), or what the build has of `cuda`, `cuda:1`, `vulkan`.
     pub device: String,
     /// Train low-rank adapters instead of all weights; unset by default.
@@ -97,7 +99,13 @@ pub struct Model {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { path: PathBuf::new(), device: "cpu".into(), lora: None, save_dtype: SaveDtype::Same }
+        Self {
+            path: PathBuf::new(),
+            reference: None,
+            device: "cpu".into(),
+            lora: None,
+            save_dtype: SaveDtype::Same,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use polo_lm::{
     tokens::Tokenizer,
     weights::{self, Format, Lora},
 };
-use polo_nn::{device, host};
+use polo_nn::{Device, device, host};
 use polo_run::{
     Kind, Problem, Result,
     checkpoint::Checkpoints,
@@ -61,6 +61,19 @@ pub struct Start {
     pub lora: Option<Lora>,
     /// sha256 of the weights before adapters.
     pub fingerprint: String,
+    /// The reference where it is another model, with the sha256 of its weights.
+    pub reference: Option<(LanguageModel, String)>,
+}
+
+impl Start {
+    /// The reference model and the sha256 of its weights. Adapters begin at zero, so the model with fresh adapters is
+    /// the reference itself.
+    fn reference(&self) -> (&LanguageModel, &str) {
+        match &self.reference {
+            Some((model, fingerprint)) => (model, fingerprint),
+            None => (&self.model, &self.fingerprint),
+        }
+    }
 }
 
 /// Opens the model of a configuration.
@@ -73,12 +86,20 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
     let weights::Loaded { mut model, config, format } = weights::load(folder, &device)?;
     let tokenizer = Tokenizer::load(folder)?;
     tokenizer.check_vocabulary(model.architecture.vocabulary)?;
-    let mut hash = Sha256::new();
-    for parameter in model.parameters.iter() {
-        hash.update(parameter.name.as_bytes());
-        host::numbers(&parameter.value).iter().for_each(|x| hash.update(x.to_le_bytes()));
-    }
-    let fingerprint = hex(&hash.finalize());
+    let fingerprint = fingerprint(&model);
+    let reference = match (&settings.model.reference, settings.method.uses_reference()) {
+        (None, _) => None,
+        (Some(folder), true) => {
+            let other = another(folder, &tokenizer, &device)?;
+            let fingerprint = self::fingerprint(&other);
+            Some((other, fingerprint))
+        }
+        (Some(_), false) => {
+            return Err(Problem::usage("the method has no reference")
+                .place("model.reference")
+                .hint("remove model.reference"));
+        }
+    };
     let lora = settings.model.lora.as_ref().map(|lora| Lora {
         rank: lora.rank,
         alpha: lora.alpha,
@@ -103,7 +124,17 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
     } else {
         model.drop_readout();
     }
-    Ok(Start { model, config, format, tokenizer, lora, fingerprint })
+    Ok(Start { model, config, format, tokenizer, lora, fingerprint, reference })
+}
+
+/// sha256 of a model's weights.
+fn fingerprint(model: &LanguageModel) -> String {
+    let mut hash = Sha256::new();
+    for parameter in model.parameters.iter() {
+        hash.update(parameter.name.as_bytes());
+        host::numbers(&parameter.value).iter().for_each(|x| hash.update(x.to_le_bytes()));
+    }
+    hex(&hash.finalize())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -146,14 +177,15 @@ pub fn read<M: MethodSettings>(
     Ok(Examples { examples: encoded.rows, summary, sha256: report.sha256 })
 }
 
-/// A further model that the method asks about the examples' tokens.
-fn contrasted(folder: &Path, start: &Start) -> Result<LanguageModel> {
-    let weights::Loaded { model, .. } = weights::load(folder, start.model.device())?;
-    if Tokenizer::load(folder)?.fingerprint() != start.tokenizer.fingerprint() {
+/// Another model than the one that is trained, of the same tokenizer.
+fn another(folder: &Path, tokenizer: &Tokenizer, device: &Device) -> Result<LanguageModel> {
+    let weights::Loaded { mut model, .. } = weights::load(folder, device)?;
+    if Tokenizer::load(folder)?.fingerprint() != tokenizer.fingerprint() {
         return Err(Problem::input("its tokenizer is not that of the model that is trained")
             .place(folder.display().to_string())
-            .hint("both models of a contrast must be trained from the same base"));
+            .hint("all models of a run must be trained from the same base"));
     }
+    model.drop_readout();
     Ok(model)
 }
 
@@ -172,7 +204,8 @@ pub fn references<M: MethodSettings>(
     }
     let mut hash = Sha256::new();
     hash.update(b"reference scores 1");
-    hash.update(&start.fingerprint);
+    let (reference, fingerprint) = start.reference();
+    hash.update(fingerprint);
     for weights in examples.iter().flat_map(|example| &example.weights) {
         weights.iter().for_each(|weight| hash.update(weight.to_le_bytes()));
     }
@@ -197,9 +230,7 @@ pub fn references<M: MethodSettings>(
         return Ok(numbers.chunks_exact(slots).map(<[f64]>::to_vec).collect());
     }
     let bar = Progress::new("reference log-probs", examples.len() as u64, "examples");
-    // Adapters begin at zero, so the model with fresh adapters is the reference itself.
-    let scores =
-        trainer::score(&start.model, examples, &settings.training, |done| bar.step(done as u64, &[]));
+    let scores = trainer::score(reference, examples, &settings.training, |done| bar.step(done as u64, &[]));
     bar.finish();
     let body: Vec<u8> = scores.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
     fs::create_dir_all(cache).map_err(|error| Problem::io("create", cache, &error))?;
@@ -238,7 +269,8 @@ pub fn train<M: MethodSettings>(
         false => Some(read(settings, &settings.data.validation, &start)?),
     };
     if let Some(folders) = settings.method.contrast() {
-        let models = [contrasted(folders[0], &start)?, contrasted(folders[1], &start)?];
+        let open = |folder| another(folder, &start.tokenizer, start.model.device());
+        let models = [open(folders[0])?, open(folders[1])?];
         for examples in std::iter::once(&mut train).chain(&mut validation) {
             let scores = [&models[0], &models[1]]
                 .map(|model| trainer::score_tokens(model, &examples.examples, &settings.training, |_| {}));
@@ -247,7 +279,7 @@ pub fn train<M: MethodSettings>(
     }
     for examples in std::iter::once(&mut train).chain(&mut validation) {
         settings.method.prepare(&mut examples.examples, &|examples| {
-            trainer::score_tokens(&start.model, examples, &settings.training, |_| {})
+            trainer::score_tokens(start.reference().0, examples, &settings.training, |_| {})
         });
     }
     // Settled after the input is known to be good, so that a run that never began leaves its folder usable.
@@ -272,12 +304,20 @@ pub fn train<M: MethodSettings>(
         &train.examples,
         &train_references,
     );
+    if let Some((reference, _)) = &start.reference {
+        trainer.set_reference(reference.clone());
+    }
     let mut last_good = None;
     if let Some(checkpoint) = &latest.checkpoint {
-        for (key, now, what) in
-            [("model", &start.fingerprint, "the model folder"), ("data", &train.sha256, "the training data")]
-        {
-            if checkpoint.meta[key].as_str() != Some(now) {
+        let reference = start.reference().1.to_owned();
+        for (key, now, what) in [
+            ("model", &start.fingerprint, "the model folder"),
+            ("reference", &reference, "the reference's folder"),
+            ("data", &train.sha256, "the training data"),
+        ] {
+            // Checkpoints of versions without `model.reference` do not name one.
+            let before = checkpoint.meta[key].as_str().or((key == "reference").then_some(now));
+            if before != Some(now) {
                 return Err(Problem::usage(format!("{what} changed since this run began"))
                     .place(checkpoint.path.display().to_string())
                     .hint("restore it, or start a new run in another folder"));
@@ -290,7 +330,8 @@ pub fn train<M: MethodSettings>(
         trainer.state = serde_json::from_value(checkpoint.meta["objective"].clone()).unwrap_or_default();
         last_good = Some(checkpoint.path.clone());
     }
-    drop(start.model);
+    let reference = start.reference().1.to_owned();
+    drop((start.model, start.reference));
     let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
 
     let mut timings = Metrics::new();
@@ -351,7 +392,7 @@ pub fn train<M: MethodSettings>(
             let staging = checkpoints.begin(number)?;
             trainer.save_state(staging.path())?;
             let meta = json!({
-                "model": start.fingerprint, "data": train.sha256,
+                "model": start.fingerprint, "reference": reference, "data": train.sha256,
                 "applied": trainer.applied(), "guard": trainer.guard.state(), "objective": trainer.state,
             });
             last_good = Some(checkpoints.finish(staging, meta)?.path);

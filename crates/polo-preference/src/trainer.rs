@@ -106,6 +106,13 @@ impl<'a> Trainer<'a> {
         }
     }
 
+    /// Takes another model than the one that training starts from as the reference that is asked at every step.
+    pub fn set_reference(&mut self, reference: LanguageModel) {
+        if let Some(live) = &mut self.live {
+            *live = reference;
+        }
+    }
+
     /// Steps done so far.
     pub fn done(&self) -> usize {
         self.done

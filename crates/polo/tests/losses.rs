@@ -60,6 +60,7 @@ fn every_kind_of_rows_trains() {
         ("lists.jsonl", "lipo --set method.answers=3", "rewards/accuracies"),
         ("lists.jsonl", "pro --set method.answers=3", "nll_loss"),
         ("lists.jsonl", "dro-v", "value"),
+        ("lists.jsonl", "nash-md", "logps/chosen"),
         ("pairs.jsonl", "tdpo1", "rewards/margins"),
         ("pairs.jsonl", "modpo", "rewards/margins"),
         ("safe.jsonl", "safe-dpo", "rewards/margins"),
@@ -78,6 +79,30 @@ fn every_kind_of_rows_trains() {
         let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
         assert!(last[logged].is_f64(), "{loss}: no {logged} in {last}");
     }
+}
+
+#[test]
+fn the_reference_may_be_another_model() {
+    let folder = workplace();
+    let first = |out: &str, settings: &str| {
+        polo(folder.path(), &train("pairs.jsonl", out, settings));
+        let metrics = fs::read_to_string(folder.path().join(out).join("metrics.jsonl")).unwrap();
+        let first: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+        first["rewards/margins"].as_f64().unwrap()
+    };
+    assert_eq!(first("own", "method.loss=sigmoid --set training.learning_rate=1e-2"), 0.0);
+    let other = first("other", "method.loss=sigmoid --set model.reference=own/final");
+    assert!(other.abs() > 0.01, "{other}");
+    // Asked at every step, it says the same.
+    let live =
+        first("live", "method.loss=sigmoid --set method.sync_every=100 --set model.reference=own/final");
+    assert!((live - other).abs() < 1e-5, "{live}, {other}");
+
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
+    let line = train("pairs.jsonl", "none", "method.loss=simpo --set model.reference=own/final");
+    let out = command.current_dir(folder.path()).args(line.split(' ')).env_clear().output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(2) && said.contains("has no reference"), "{said}");
 }
 
 #[test]

@@ -179,6 +179,17 @@ fn a_round_of_sampling_scoring_pairing_and_training() {
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("give no pair") && said.contains("same in both files"), "{said}");
 
+    // Nash-MD and IPO-MD: answers and rivals of the mixture with a reference.
+    let mixed = SAMPLE.replace("--data", "--mix-with runs/brain/final --mix-share 0.25 --data");
+    done(folder, &format!("{mixed} mixed.jsonl"));
+    assert_ne!(
+        rows(folder, "mixed.jsonl")[0]["completions"],
+        rows(folder, "sampled.jsonl")[0]["completions"]
+    );
+    let none = SAMPLE.replace("--data", "--mix-with runs/brain/final --mix-share 0 --data");
+    done(folder, &format!("{none} unmixed.jsonl"));
+    assert_eq!(rows(folder, "unmixed.jsonl"), rows(folder, "sampled.jsonl"));
+
     // The next round draws from what was learnt.
     let next = SAMPLE.replace("--model model", "--model runs/brain/final");
     done(folder, &format!("{next} sampled2.jsonl"));

@@ -50,6 +50,9 @@ fn batch(settings: &Survey) -> Batch {
     if matches!(settings.loss, LossName::Tdpo1 | LossName::Tdpo2) {
         batch.divergences = vec![vec![0.4, 1.5, 0.1], vec![0.9, 0.2, 0.3]];
     }
+    if settings.loss == LossName::NashMd {
+        batch.quality = vec![vec![2.0, -1.0, 0.5]];
+    }
     if settings.loss == LossName::DroV {
         batch.quality = vec![vec![2.0, -1.0, 0.5]];
         batch.readouts = vec![vec![vec![0.0]; 3], vec![vec![0.3], vec![-0.4], vec![0.9]]];
@@ -178,6 +181,8 @@ fn gradients_are_those_of_finite_differences() {
                                 / batch.tokens[slot][example] as f64
                         }
                         LossName::AlphaDpo => continue,
+                        // What multiplies the log-prob passes no gradient.
+                        LossName::NashMd => continue,
                         _ => (at(STEP) - at(-STEP)) / (2.0 * STEP),
                     };
                     assert!(
@@ -239,6 +244,12 @@ fn margins_by_other_scores() {
     check(Survey { alpha: Some(0.0), ..of(Modpo) }, 0.1);
     check(Survey { gamma: Some(3.0), ..of(SafeDpo) }, 0.1 - 3.0 * 0.75);
     check(Survey { gamma: Some(0.0), ..of(SafeDpo) }, 0.1);
+    // Nash-MD: the gradient of -P log pi + beta KL by the score function, with P - 1/2 = sigmoid(1.5) - 1/2.
+    let mut point = of_ratios(&[vec![2.0], vec![0.0]], &[1.0]);
+    point.quality = vec![vec![1.5]];
+    let found = differentiate(&of(NashMd), &point);
+    close(&[found.policy[0][0]], &[-((1.0 + (-1.5f64).exp()).recip() - 0.5 - 0.2)], 1e-12);
+
     // DRO: (s - V - tau rho)^2 / 2, and its slopes in rho and V.
     let mut point = of_ratios(&[vec![2.0], vec![0.0]], &[1.0]);
     point.quality = vec![vec![1.5]];

@@ -52,7 +52,7 @@ pub(super) struct Drawing {
     seed: u64,
     /// Where to compute: cpu, cuda, cuda:1, vulkan.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
+    pub(super) device: String,
 }
 
 /// Answer prompts.
@@ -147,6 +147,7 @@ impl<'a> Speaker<'a> {
             max_new_tokens: *max_tokens as usize,
             stop: self.tokenizer.stop().to_vec(),
             stop_texts: (!stop.is_empty()).then_some(StopTexts { tokenizer: &self.tokenizer, texts: stop }),
+            mixture: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use polo_lm::{
     encode::{Limits, encode_lists, encode_prompt},
-    generate::{Completion, Finished, generate},
+    generate::{Completion, Finished, Mixture, Sampling, generate},
     read::{ReadOptions, read_prompts},
     rows::{ListRow, PromptRow},
 };
@@ -17,7 +17,7 @@ use polo_preference::{
 use polo_run::{Problem, Result, folder::write_atomic, human, progress::Progress};
 use serde_json::json;
 
-use super::generate::{Drawing, GROUP, Speaker};
+use super::generate::{Drawing, GROUP, Speaker, open};
 use crate::output::{End, Output};
 
 /// Draw several answers to each prompt, with their log-probabilities.
@@ -36,6 +36,13 @@ pub struct Args {
     /// Answers a prompt.
     #[arg(long, short = 'n', alias = "n", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     samples: u16,
+    /// Folder of another model, with the same tokenizer, that has a say in every token: tokens are drawn in proportion to
+    /// p^(1 - share) q^share (Nash-MD, IPO-MD).
+    #[arg(long, value_name = "DIR")]
+    mix_with: Option<PathBuf>,
+    /// Its share, from 0 to 1.
+    #[arg(long, value_name = "B", default_value_t = 0.5, requires = "mix_with")]
+    mix_share: f64,
     #[command(flatten)]
     drawing: Drawing,
 }
@@ -55,6 +62,16 @@ struct Counts {
 /// A model or prompts that cannot be used; no prompt that leaves room for an answer; a file that cannot be written.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     let speaker = Speaker::new(&args.drawing)?;
+    let other = args.mix_with.as_deref().map(|folder| open(folder, &args.drawing.device)).transpose()?;
+    if let (Some((_, tokenizer)), Some(folder)) = (&other, &args.mix_with)
+        && tokenizer.fingerprint() != speaker.tokenizer.fingerprint()
+    {
+        return Err(Problem::input("its tokenizer is not that of the other model")
+            .place(folder.display().to_string())
+            .hint("mix models that were trained from the same base")
+            .into());
+    }
+    let mixture = other.as_ref().map(|(model, _)| Mixture { model, share: args.mix_share });
     let rows = read_prompts(&args.data, &ReadOptions::default())?.rows;
     let context = speaker.model.architecture.context;
     let (mut prompts, mut long) = (Vec::with_capacity(rows.len()), Vec::new());
@@ -75,7 +92,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     let mut counts = Counts::default();
     let bar = Progress::new("sampling", prompts.len() as u64, "prompts");
     for (number, group) in prompts.chunks(GROUP).enumerate() {
-        text += &sampled(&speaker, args, number, group, &mut counts)?;
+        text += &sampled(&speaker, args, mixture, number, group, &mut counts)?;
         bar.step((number * GROUP + group.len()) as u64, &[]);
     }
     bar.finish();
@@ -98,7 +115,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     for (count, what) in remarks.into_iter().filter(|(count, _)| *count > 0) {
         output.remark(&format!("{} {what}", human::count(count as u64)));
     }
-    if (temperature, top_k, top_p) != (1.0, 0, 1.0) {
+    if (temperature, top_k, top_p) != (1.0, 0, 1.0) || mixture.is_some() {
         output.remark(
             "the answers were not drawn from the model as it is, but the log-probs are its own: importance weights, \
              as `brain` has them, are approximate",
@@ -111,11 +128,12 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
 fn sampled(
     speaker: &Speaker<'_>,
     args: &Args,
+    mixture: Option<Mixture<'_>>,
     number: usize,
     group: &[(&PromptRow, Vec<u32>)],
     counts: &mut Counts,
 ) -> Result<String> {
-    let sampling = speaker.sampling();
+    let sampling = Sampling { mixture, ..speaker.sampling() };
     let samples = usize::from(args.samples);
     let ids: Vec<Vec<u32>> = group.iter().map(|(_, ids)| ids.clone()).collect();
     let seeds = speaker.seeds.child(&format!("group {number}"));

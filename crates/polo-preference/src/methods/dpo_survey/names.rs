@@ -102,6 +102,8 @@ pub enum LossName {
     Bco,
     /// APO-zero on single answers.
     ApoZeroUnpaired,
+    /// Nash-MD's policy gradient on single answers, whose scores are the logits of their chances against a rival.
+    NashMd,
     /// DRO-V on single answers with scores: a regression, with a learnt value of the prompt.
     DroV,
 }
@@ -180,7 +182,7 @@ impl LossName {
             SoftPo => Facts { beta: 1.0, ..SUMS },
             InfoNca | Lipo => LISTS,
             Rrhf | Pro => Facts { learns: Learns::Lists, imitates: true, beta: 1.0, ..MEANS },
-            Kto | Bco | ApoZeroUnpaired => SINGLE,
+            Kto | Bco | ApoZeroUnpaired | NashMd => SINGLE,
             DroV => Facts { beta: 1.0, ..SINGLE },
         }
     }

@@ -364,14 +364,14 @@ pub const VARIANTS: &[Variant] = &[
     with(
         "Nash-MD",
         &[SELF_PLAY],
-        NotBuilt,
+        Loss("nash-md"),
         "",
-        "-(P(y > y') - 1/2) log pi(y) + beta KL, rival from pi^(1-b) ref^b",
+        "-sg(P(y > y') - 1/2 - beta rho) log pi(y), rival y' from pi^(1-b) ref^b: polo sample --mix-with",
     ),
     with(
         "IPO-MD",
         &[SELF_PLAY],
-        NotBuilt,
+        Rounds("polo sample --mix-with, score, pairs, train ipo"),
         "",
         "IPO on samples of the geometric mixture of policy and reference",
     ),

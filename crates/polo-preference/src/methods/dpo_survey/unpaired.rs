@@ -102,6 +102,10 @@ pub(super) fn loss(
         metrics.set("value", mean(&value));
         return (scores.quality[0].clone() - value - reward).square() * 0.5;
     }
+    if name == LossName::NashMd {
+        let chance = sigmoid(scores.quality[0].clone());
+        return -scores.logp(0, Reduction::Sum) * (chance - 0.5 - reward).detach();
+    }
     let [desirable, undesirable] = match name {
         LossName::Kto => {
             let kl = mean(&scores.log_ratio(1, Reduction::Sum)).max(0.0);
