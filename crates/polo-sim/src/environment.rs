@@ -1,0 +1,253 @@
+//! What an environment is, with Gymnasium's semantics, and how one is made from its name.
+//!
+//! An episode begins with [`Environment::reset`] and ends with a [`Step`] that is `terminated` (the task is over:
+//! nothing more can be earned) or `truncated` (the watching is over, the task goes on: a learner still adds the value
+//! of the last observation). To write one's own, see [`crate::Dynamics`].
+
+use polo_run::{Problem, Result};
+use serde_json::{Value, json};
+
+use crate::{
+    classic::{
+        Acrobot, CartPole, LinearQuadratic, MountainCar, MountainCarContinuous, Pendulum, PointMaze,
+    },
+    dynamics::Simulated,
+    space::{Action, Space},
+};
+
+/// A simulator of one task.
+pub trait Environment: Send {
+    /// What [`Environment::reset`] and [`Environment::step`] show.
+    fn observation_space(&self) -> &Space;
+
+    /// What [`Environment::step`] takes.
+    fn action_space(&self) -> &Space;
+
+    /// Begins an episode and shows its first observation. A seed starts the environment's own generator anew; without
+    /// one it goes on, and an environment that never had a seed behaves as if it had been given 0.
+    ///
+    /// # Errors
+    /// Those of the simulator.
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>>;
+
+    /// Takes an action.
+    ///
+    /// # Errors
+    /// No episode is going on; the action is of the wrong kind or size, or not finite; those of the simulator.
+    fn step(&mut self, action: &Action) -> Result<Step>;
+
+    /// The whole state, generator included: what is needed to go on bit for bit.
+    fn save(&self) -> Value;
+
+    /// Goes back to a state that [`Environment::save`] gave, of an environment made alike.
+    ///
+    /// # Errors
+    /// The value is not a state of this environment; the environment stays as it was.
+    fn restore(&mut self, state: &Value) -> Result<()>;
+}
+
+/// What follows an action.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What the environment shows now.
+    pub observation: Vec<f32>,
+    /// What the action earned.
+    pub reward: f64,
+    /// The task is over; no value follows.
+    pub terminated: bool,
+    /// The episode was cut, for instance by a time limit; a value follows. May coincide with `terminated`.
+    pub truncated: bool,
+}
+
+impl Step {
+    /// Whether the episode is over.
+    pub fn done(&self) -> bool {
+        self.terminated || self.truncated
+    }
+}
+
+impl<E: Environment + ?Sized> Environment for Box<E> {
+    fn observation_space(&self) -> &Space {
+        (**self).observation_space()
+    }
+
+    fn action_space(&self) -> &Space {
+        (**self).action_space()
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>> {
+        (**self).reset(seed)
+    }
+
+    fn step(&mut self, action: &Action) -> Result<Step> {
+        (**self).step(action)
+    }
+
+    fn save(&self) -> Value {
+        (**self).save()
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<()> {
+        (**self).restore(state)
+    }
+}
+
+/// Cuts episodes after a number of steps.
+#[derive(Clone, Debug)]
+pub struct TimeLimit<E> {
+    environment: E,
+    limit: u64,
+    elapsed: u64,
+}
+
+impl<E: Environment> TimeLimit<E> {
+    /// Episodes of `environment`, cut after `limit` steps.
+    pub fn new(environment: E, limit: u64) -> Self {
+        Self { environment, limit, elapsed: 0 }
+    }
+
+    /// The environment without its limit.
+    pub fn inner(&self) -> &E {
+        &self.environment
+    }
+}
+
+impl<E: Environment> Environment for TimeLimit<E> {
+    fn observation_space(&self) -> &Space {
+        self.environment.observation_space()
+    }
+
+    fn action_space(&self) -> &Space {
+        self.environment.action_space()
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>> {
+        let observation = self.environment.reset(seed)?;
+        self.elapsed = 0;
+        Ok(observation)
+    }
+
+    fn step(&mut self, action: &Action) -> Result<Step> {
+        if self.elapsed >= self.limit {
+            return Err(no_episode("the episode was cut by its time limit"));
+        }
+        let mut step = self.environment.step(action)?;
+        self.elapsed += 1;
+        step.truncated |= self.elapsed >= self.limit;
+        Ok(step)
+    }
+
+    fn save(&self) -> Value {
+        json!({"elapsed": self.elapsed, "environment": self.environment.save()})
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<()> {
+        let elapsed =
+            state["elapsed"].as_u64().ok_or_else(|| bad_state("`elapsed` is not a number of steps"))?;
+        self.environment.restore(&state["environment"])?;
+        self.elapsed = elapsed;
+        Ok(())
+    }
+}
+
+/// A step out of turn.
+pub(crate) fn no_episode(why: &str) -> Problem {
+    Problem::usage(format!("there is no episode to step: {why}")).hint("call reset first")
+}
+
+/// A saved state that cannot be restored.
+pub(crate) fn bad_state(why: impl std::fmt::Display) -> Problem {
+    Problem::input(format!("the saved state of the environment cannot be used: {why}"))
+        .hint("restore it into an environment made with the same name and settings as the one that saved it")
+}
+
+/// What is known of an environment that [`make`] makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing {
+    /// Its name.
+    pub id: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Steps after which an episode is truncated.
+    pub time_limit: u64,
+    /// The mean return from which the task counts as solved, where one is agreed on.
+    pub threshold: Option<f64>,
+    make: fn() -> Box<dyn Environment>,
+}
+
+/// All environments that [`make`] makes itself.
+pub const ENVIRONMENTS: &[Listing] = &[
+    Listing {
+        id: "CartPole-v1",
+        about: "balance a pole on a cart by pushing it left or right",
+        time_limit: 500,
+        threshold: Some(475.0),
+        make: || Box::new(Simulated::new(CartPole::default())),
+    },
+    Listing {
+        id: "Pendulum-v1",
+        about: "swing a pendulum up with a weak motor and hold it there",
+        time_limit: 200,
+        threshold: None,
+        make: || Box::new(Simulated::new(Pendulum)),
+    },
+    Listing {
+        id: "Acrobot-v1",
+        about: "swing the tip of a double pendulum above its bar with a motor at its joint",
+        time_limit: 500,
+        threshold: Some(-100.0),
+        make: || Box::new(Simulated::new(Acrobot)),
+    },
+    Listing {
+        id: "MountainCar-v0",
+        about: "swing a weak car up a hill with three pushes",
+        time_limit: 200,
+        threshold: Some(-110.0),
+        make: || Box::new(Simulated::new(MountainCar)),
+    },
+    Listing {
+        id: "MountainCarContinuous-v0",
+        about: "swing a weak car up a hill with little effort",
+        time_limit: 999,
+        threshold: Some(90.0),
+        make: || Box::new(Simulated::new(MountainCarContinuous)),
+    },
+    Listing {
+        id: "polo/PointMaze-v0",
+        about: "push a ball through a maze in the shape of a U; 1 at the goal, nothing before",
+        time_limit: 300,
+        threshold: None,
+        make: || Box::new(Simulated::new(PointMaze::default())),
+    },
+    Listing {
+        id: "polo/LinearQuadratic-v0",
+        about: "keep a noisy linear system near zero at little effort; the best policy is known exactly",
+        time_limit: 200,
+        threshold: None,
+        make: || Box::new(Simulated::new(LinearQuadratic::default())),
+    },
+];
+
+/// The environment of this name, with its usual time limit: one of [`ENVIRONMENTS`].
+///
+/// # Errors
+/// The name is unknown.
+pub fn make(id: &str) -> Result<Box<dyn Environment>> {
+    match ENVIRONMENTS.iter().find(|listing| listing.id == id) {
+        Some(listing) => Ok(Box::new(TimeLimit::new((listing.make)(), listing.time_limit))),
+        None => {
+            let problem = Problem::usage(format!("there is no environment `{id}`"));
+            let near = ENVIRONMENTS
+                .iter()
+                .map(|listing| {
+                    (strsim::jaro_winkler(&id.to_lowercase(), &listing.id.to_lowercase()), listing.id)
+                })
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .filter(|(likeness, _)| *likeness > 0.7);
+            Err(match near {
+                Some((_, near)) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint("`gym:ID` names an environment of Gymnasium in Python"),
+            })
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The world of simulators: environments with Gymnasium's semantics, copies of them stepped together, and a bridge to
+//! environments written in Python. Floor 2: may import `polo-nn` and `polo-run`. Methods live above.
+
+pub mod classic;
+pub mod dynamics;
+pub mod environment;
+pub mod random;
+pub mod replay;
+pub mod space;
+pub mod vector;
+
+pub use dynamics::{Dynamics, Simulated};
+pub use environment::{Environment, Step, TimeLimit, make};
+pub use random::NumpyRandom;
+pub use space::{Action, Space};
+pub use vector::{Autoreset, VectorEnvironment, VectorStep};
