@@ -64,7 +64,10 @@ pub const METHODS: &[Method] = &[
     },
     Method { reproduce: Some(claims::rso::reproduce), ..preference::<rso::Rso>(&rso::CARD) },
     Method { reproduce: Some(claims::brain::reproduce), ..preference::<brain::Brain>(&brain::CARD) },
-    preference::<dpo_survey::Survey>(&dpo_survey::CARD),
+    Method {
+        reproduce: Some(claims::dpo_survey::reproduce),
+        ..preference::<dpo_survey::Survey>(&dpo_survey::CARD)
+    },
     preference::<self_supervised_po::SelfSupervisedPo>(&self_supervised_po::CARD),
     preference::<reward_model::RewardModel>(&reward_model::CARD),
     preference::<sft::Sft>(&sft::CARD),
