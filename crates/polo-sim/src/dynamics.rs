@@ -1,41 +1,5 @@
-//! The short way to an environment of one's own: write how the world moves, and [`Simulated`] does the rest.
-//!
-//! ```
-//! use polo_sim::{Action, Dynamics, Environment, NumpyRandom, Simulated, Space, TimeLimit};
-//!
-//! /// Walk right from a random place.
-//! struct Walk;
-//!
-//! impl Dynamics for Walk {
-//!     type State = f32;
-//!
-//!     fn observation_space(&self) -> Space {
-//!         Space::Box { low: vec![-10.0], high: vec![10.0] }
-//!     }
-//!
-//!     fn action_space(&self) -> Space {
-//!         Space::Discrete(2)
-//!     }
-//!
-//!     fn begin(&self, random: &mut NumpyRandom) -> f32 {
-//!         random.uniform(-1.0, 1.0) as f32
-//!     }
-//!
-//!     fn observe(&self, place: &f32) -> Vec<f32> {
-//!         vec![*place]
-//!     }
-//!
-//!     fn advance(&self, place: &mut f32, action: &Action, _: &mut NumpyRandom) -> polo_run::Result<(f64, bool)> {
-//!         *place += if action.choice()? == 1 { 0.5 } else { -0.5 };
-//!         Ok((f64::from(*place), *place > 9.0))
-//!     }
-//! }
-//!
-//! let mut walk = TimeLimit::new(Simulated::new(Walk), 100);
-//! walk.reset(Some(7))?;
-//! assert!(walk.step(&Action::Discrete(1))?.reward > -0.5);
-//! # Ok::<(), polo_run::Problem>(())
-//! ```
+//! The short way to an environment of one's own: write how the world begins and moves, and [`Simulated`] does the rest.
+//! `examples/own_environment.rs` is one.
 
 use polo_run::Result;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

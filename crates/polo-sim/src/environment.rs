@@ -8,9 +8,8 @@ use polo_run::{Problem, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    classic::{
-        Acrobot, CartPole, LinearQuadratic, MountainCar, MountainCarContinuous, Pendulum, PointMaze,
-    },
+    bridge::{Bridge, BridgeOptions},
+    classic::{Acrobot, CartPole, LinearQuadratic, MountainCar, MountainCarContinuous, Pendulum, PointMaze},
     dynamics::Simulated,
     space::{Action, Space},
 };
@@ -228,26 +227,42 @@ pub const ENVIRONMENTS: &[Listing] = &[
     },
 ];
 
-/// The environment of this name, with its usual time limit: one of [`ENVIRONMENTS`].
+/// What the names of environments in Python begin with.
+const PYTHON: &str = "gym:";
+
+/// The environment of this name, with its usual time limit: one of [`ENVIRONMENTS`], or `gym:ID` for Gymnasium's `ID` in
+/// Python (see [`crate::bridge`]).
 ///
 /// # Errors
-/// The name is unknown.
+/// The name is unknown; those of [`Bridge::new`].
 pub fn make(id: &str) -> Result<Box<dyn Environment>> {
+    make_with(id, &BridgeOptions::default())
+}
+
+/// [`make`], told how to run Python.
+///
+/// # Errors
+/// Those of [`make`].
+pub fn make_with(id: &str, python: &BridgeOptions) -> Result<Box<dyn Environment>> {
+    if let Some(id) = id.strip_prefix(PYTHON) {
+        return Ok(Box::new(Bridge::new(id, python)?));
+    }
     match ENVIRONMENTS.iter().find(|listing| listing.id == id) {
         Some(listing) => Ok(Box::new(TimeLimit::new((listing.make)(), listing.time_limit))),
-        None => {
-            let problem = Problem::usage(format!("there is no environment `{id}`"));
-            let near = ENVIRONMENTS
-                .iter()
-                .map(|listing| {
-                    (strsim::jaro_winkler(&id.to_lowercase(), &listing.id.to_lowercase()), listing.id)
-                })
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .filter(|(likeness, _)| *likeness > 0.7);
-            Err(match near {
-                Some((_, near)) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem.hint("`gym:ID` names an environment of Gymnasium in Python"),
-            })
-        }
+        None => Err(unknown(id)),
     }
+}
+
+fn unknown(id: &str) -> Problem {
+    // `pointmaze` is as near to `polo/PointMaze-v0` as `PointMaze-v0` would be.
+    let plain = |id: &str| id.rsplit('/').next().unwrap_or(id).to_lowercase();
+    let near = (ENVIRONMENTS.iter())
+        .map(|listing| (strsim::jaro_winkler(&plain(id), &plain(listing.id)), listing.id))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.8);
+    let python = format!("`{PYTHON}{id}` asks Gymnasium in Python for it");
+    Problem::usage(format!("there is no environment `{id}`")).hint(match near {
+        Some((_, near)) => format!("did you mean `{near}`? {python}"),
+        None => python,
+    })
 }

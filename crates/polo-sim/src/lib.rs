@@ -1,6 +1,7 @@
 //! The world of simulators: environments with Gymnasium's semantics, copies of them stepped together, and a bridge to
 //! environments written in Python. Floor 2: may import `polo-nn` and `polo-run`. Methods live above.
 
+pub mod bridge;
 pub mod classic;
 pub mod dynamics;
 pub mod environment;
@@ -9,8 +10,9 @@ pub mod replay;
 pub mod space;
 pub mod vector;
 
+pub use bridge::{Bridge, BridgeOptions};
 pub use dynamics::{Dynamics, Simulated};
-pub use environment::{Environment, Step, TimeLimit, make};
+pub use environment::{Environment, Step, TimeLimit, make, make_with};
 pub use random::NumpyRandom;
 pub use space::{Action, Space};
 pub use vector::{Autoreset, VectorEnvironment, VectorStep};

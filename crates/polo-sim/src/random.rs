@@ -183,6 +183,28 @@ mod tests {
         );
     }
 
+    /// `[g.integers(n) for n in bounds]` and `g.random()` of NumPy 2.4, for seeds of one and of two words.
+    #[test]
+    fn bounded_draws_are_numpys() {
+        let bounds = [10, 1, 3, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 63, 6];
+        let check = |seed: u64, integers: [u64; 8], double: f64| {
+            let mut random = NumpyRandom::new(seed);
+            assert_eq!(bounds.map(|bound| random.below(bound)), integers, "seed {seed}");
+            assert_eq!(random.unit(), double);
+        };
+        check(7, [9, 0, 1, 1469265226, 3853503932, 3331544672, 2077169698657866657, 0], 0.8735534453962619);
+        check(
+            (1 << 32) + 5,
+            [1, 0, 2, 1671234241, 2021738529, 2988783321, 7531230489707294011, 4],
+            0.5172962228698259,
+        );
+        check(
+            u64::MAX,
+            [5, 0, 2, 2040271276, 3630586357, 31795993, 8250934642460399320, 3],
+            0.3188385102672874,
+        );
+    }
+
     #[test]
     fn a_saved_generator_goes_on_where_it_stood() {
         let mut random = NumpyRandom::new(u64::MAX);

@@ -15,7 +15,7 @@ pub enum Space {
         /// Greatest values.
         high: Vec<f32>,
     },
-    /// One of `0..n`.
+    /// One of `0..n`. As an observation it is shown as one number.
     Discrete(usize),
 }
 
@@ -174,7 +174,7 @@ mod tests {
         let mut random = NumpyRandom::new(0);
         let choices: Vec<Action> = (0..10).map(|_| Space::Discrete(3).sample(&mut random)).collect();
         assert_eq!(choices, [2, 1, 1, 0, 0, 0, 0, 0, 0, 2].map(Action::Discrete));
-        let wanted = Action::Continuous(vec![0.54784673, -0.92085314, -1.83610594]);
+        let wanted = Action::Continuous(vec![0.54784673, -0.92085314, -1.836_106]);
         assert_eq!(Space::symmetric(&[2.0; 3]).sample(&mut NumpyRandom::new(0)), wanted);
     }
 

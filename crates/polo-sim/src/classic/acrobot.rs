@@ -56,12 +56,7 @@ impl Dynamics for Acrobot {
         [first, second, state.spins.map(|spin| spin as f32)].concat()
     }
 
-    fn advance(
-        &self,
-        state: &mut AcrobotState,
-        action: &Action,
-        _: &mut NumpyRandom,
-    ) -> Result<(f64, bool)> {
+    fn advance(&self, state: &mut AcrobotState, action: &Action, _: &mut NumpyRandom) -> Result<(f64, bool)> {
         let torque = action.choice()? as f64 - 1.0;
         let [a, b] = state.angles;
         let [c, d] = state.spins;

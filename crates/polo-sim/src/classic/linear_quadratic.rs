@@ -165,7 +165,8 @@ mod tests {
         };
         let optimum = system.optimum(discount);
         let linear = r * (1.0 - discount * a * a) - discount * b * b * q;
-        let p = (-linear + (linear * linear + 4.0 * discount * b * b * q * r).sqrt()) / (2.0 * discount * b * b);
+        let p =
+            (-linear + (linear * linear + 4.0 * discount * b * b * q * r).sqrt()) / (2.0 * discount * b * b);
         assert!((optimum.value[0][0] - p).abs() < 1e-12, "{} {p}", optimum.value[0][0]);
         let gain = discount * a * b * p / (r + discount * b * b * p);
         assert!((optimum.gain[0][0] - gain).abs() < 1e-12);

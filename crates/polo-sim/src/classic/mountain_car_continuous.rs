@@ -85,8 +85,7 @@ impl Dynamics for MountainCarContinuous {
             speed = 0.0;
         }
         let there = place >= held(FLAG) && speed >= 0.0;
-        *state =
-            MountainCarContinuousState { place: round(place), speed: round(speed), fresh: false };
+        *state = MountainCarContinuousState { place: round(place), speed: round(speed), fresh: false };
         let prize = if there { 100.0 } else { 0.0 };
         Ok((prize - push * push * 0.1, there))
     }

@@ -152,7 +152,9 @@ impl Dynamics for PointMaze {
 
     fn observe(&self, PointMazeState { place, velocity }: &PointMazeState) -> Vec<f32> {
         let [x, y] = *place;
-        [x, y, velocity[0], velocity[1], self.goal[0] - x, self.goal[1] - y].map(|value| value as f32).to_vec()
+        [x, y, velocity[0], velocity[1], self.goal[0] - x, self.goal[1] - y]
+            .map(|value| value as f32)
+            .to_vec()
     }
 
     fn advance(
@@ -221,7 +223,8 @@ mod tests {
                 }
                 let over = push(&mut ball, x, y).terminated;
                 let [x, y] = ball.state().unwrap().place;
-                for corner in [[x - 0.1, y - 0.1], [x + 0.1, y - 0.1], [x - 0.1, y + 0.1], [x + 0.1, y + 0.1]] {
+                for corner in [[x - 0.1, y - 0.1], [x + 0.1, y - 0.1], [x - 0.1, y + 0.1], [x + 0.1, y + 0.1]]
+                {
                     assert!(!maze.is_wall(corner), "{corner:?} lies in a wall");
                 }
                 if over {
