@@ -16,6 +16,7 @@ use std::{
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use polo_lm::{
     encode::{Encoded, Limits, ListTokens, PairTokens, encode_lists, encode_pairs},
+    model::LanguageModel,
     read::{DataReport, ReadOptions, read_completions, read_pairs, read_rows},
     rows::{CompletionRow, ListRow, PairRow, Place, Text, UnpairedRow},
     tokens::Tokenizer,
@@ -359,6 +360,18 @@ pub struct ReadoutSettings {
     pub keep: bool,
     /// Whether it learns without teaching the model.
     pub detached: bool,
+}
+
+impl ReadoutSettings {
+    /// Gives `model` this readout. One of as many numbers that it has, as a reward model does, is trained on.
+    pub fn give(self, model: &mut LanguageModel, seed: u64) {
+        if model.readout().is_none_or(|readout| readout.outputs != self.outputs) {
+            model.drop_readout();
+            let seeds = Seeds::new(seed).child("readout");
+            model.add_readout("score", self.outputs, self.std, self.bias, &seeds);
+        }
+        model.detach_readout(self.detached);
+    }
 }
 
 /// Parts of the examples that are learnt from one after another; within a part the order is random.

@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    objective::{self, Example, ReadoutSettings, Rows},
+    objective::{self, Example, Rows},
     settings::{MethodSettings, SaveDtype, TrainSettings},
     trainer::{self, References, Trainer},
 };
@@ -108,21 +108,9 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
     if let Some(lora) = &lora {
         model.add_low_rank(lora, &Seeds::new(settings.training.seed).child("lora"))?;
     }
-    if let Some(ReadoutSettings { outputs, std, bias, detached, .. }) = settings.method.readout() {
-        // A reward model's own readout is trained on.
-        if model.readout().is_none_or(|readout| readout.outputs != outputs) {
-            model.drop_readout();
-            model.add_readout(
-                "score",
-                outputs,
-                std,
-                bias,
-                &Seeds::new(settings.training.seed).child("readout"),
-            );
-        }
-        model.detach_readout(detached);
-    } else {
-        model.drop_readout();
+    match settings.method.readout() {
+        Some(readout) => readout.give(&mut model, settings.training.seed),
+        None => model.drop_readout(),
     }
     Ok(Start { model, config, format, tokenizer, lora, fingerprint, reference })
 }

@@ -68,7 +68,10 @@ pub const METHODS: &[Method] = &[
         reproduce: Some(claims::dpo_survey::reproduce),
         ..preference::<dpo_survey::Survey>(&dpo_survey::CARD)
     },
-    preference::<self_supervised_po::SelfSupervisedPo>(&self_supervised_po::CARD),
+    Method {
+        reproduce: Some(claims::self_supervised_po::reproduce),
+        ..preference::<self_supervised_po::SelfSupervisedPo>(&self_supervised_po::CARD)
+    },
     preference::<reward_model::RewardModel>(&reward_model::CARD),
     preference::<sft::Sft>(&sft::CARD),
 ];

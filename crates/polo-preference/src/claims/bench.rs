@@ -9,9 +9,10 @@ use polo_lm::{
 use polo_run::{
     Result,
     claims::{Effect, Expected},
-    seed::Seeds,
+    seed::{Seeds, unit},
     stats,
 };
+use rand_chacha::ChaCha8Rng;
 
 use crate::{
     objective::{Example, PairObjective, Tree},
@@ -41,8 +42,8 @@ pub fn training(seed: u64, steps: usize, learning_rate: f64, schedule: Schedule)
     }
 }
 
-/// Trains a copy of `start`, which is the reference of objectives that have one. `progress` is told the step and its
-/// loss.
+/// Trains a copy of `start`, which is the reference of objectives that have one. The model keeps the objective's readout.
+/// `progress` is told the step and its loss.
 ///
 /// # Errors
 /// A training that diverges.
@@ -57,7 +58,11 @@ pub fn learn(
         true => trainer::score(start, examples, &training, |_| {}),
         false => Vec::new(),
     };
-    let mut trainer = Trainer::new(start.clone(), objective, training, examples, &references);
+    let mut model = start.clone();
+    if let Some(readout) = objective.readout() {
+        readout.give(&mut model, training.seed);
+    }
+    let mut trainer = Trainer::new(model, objective, training, examples, &references);
     while trainer.done() < trainer.total() {
         let step = trainer.step(None)?;
         progress(step.number, step.metrics.get("loss").unwrap_or(f64::NAN));
@@ -81,6 +86,32 @@ pub fn draw(
     seeds: &Seeds,
 ) -> Result<Vec<Completion>> {
     generate(model, prompts, 1, sampling, seeds, SHARES)
+}
+
+/// Two of the model's answers to each prompt as a pair, its order drawn: `wins` is the probability that the first of the
+/// answers to a prompt is preferred to the second. Equal answers make no pair.
+///
+/// # Errors
+/// As [`generate`].
+pub fn compare(
+    model: &LanguageModel,
+    prompts: Vec<Vec<u32>>,
+    sampling: &Sampling,
+    seeds: &Seeds,
+    labels: &mut ChaCha8Rng,
+    wins: impl Fn(&[u32], &[u32], &[u32]) -> f64,
+) -> Result<Vec<Example>> {
+    let drawn = generate(model, &prompts, 2, sampling, seeds, SHARES)?;
+    let mut pairs = Vec::with_capacity(prompts.len());
+    for (prompt, two) in prompts.into_iter().zip(drawn.chunks_exact(2)) {
+        let [a, b] = [&two[0].tokens, &two[1].tokens];
+        let a_wins = unit(labels) < wins(&prompt, a, b);
+        if a != b {
+            let answers = if a_wins { vec![a.clone(), b.clone()] } else { vec![b.clone(), a.clone()] };
+            pairs.push(example(prompt, answers));
+        }
+    }
+    Ok(pairs)
 }
 
 /// KL divergence, nats per answer, of the model that drew one answer to each prompt from `reference`, as those answers

@@ -10,6 +10,8 @@ mod dpo_survey_task;
 pub mod rdpo;
 pub mod rpo;
 pub mod rso;
+pub mod self_supervised_po;
+mod self_supervised_po_task;
 pub mod simpo;
 pub mod srpo;
 pub mod srpo_exact;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use polo_lm::{
     family::{Family, Preset, new_config},
-    generate::{Completion, Sampling, generate},
+    generate::{Completion, Sampling},
     model::LanguageModel,
     weights,
 };
@@ -23,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::{
-    bench::{self, BATCH, SHARES, TUNING_SEED, effect, training},
+    bench::{self, BATCH, TUNING_SEED, effect, training},
     tabular::sigmoid,
 };
 use crate::{
@@ -250,19 +250,8 @@ impl Bench {
         let base = bench::learn(&untrained, &Sft::default(), &demonstrations, imitation, &mut |_, _| {})?;
         let pairs = |n, part: &str| -> Result<Vec<Example>> {
             let prompts = prompts(n, &seeds, part);
-            let drawn = generate(&base, &prompts, 2, &sampling(), &seeds.child(part), SHARES)?;
             let mut rng = seeds.rng(&format!("{part}: labels"), 0);
-            let mut pairs = Vec::with_capacity(n);
-            for (prompt, two) in prompts.into_iter().zip(drawn.chunks_exact(2)) {
-                let [a, b] = [&two[0].tokens, &two[1].tokens];
-                let a_wins = unit(&mut rng) < prefers(&prompt, a, b);
-                if a != b {
-                    let answers =
-                        if a_wins { vec![a.clone(), b.clone()] } else { vec![b.clone(), a.clone()] };
-                    pairs.push(bench::example(prompt, answers));
-                }
-            }
-            Ok(pairs)
+            bench::compare(&base, prompts, &sampling(), &seeds.child(part), &mut rng, prefers)
         };
         let (trained_on, held_out) =
             (pairs(budget.pairs, "pairs")?, pairs(budget.held_out, "held-out pairs")?);

@@ -19,7 +19,7 @@ use polo_nn::device;
 use polo_run::{
     Problem, Result,
     claims::{ClaimResult, Effect, Expected, Table},
-    seed::{Seeds, unit},
+    seed::Seeds,
     stats::{self, Estimate},
 };
 use serde_json::json;
@@ -149,17 +149,11 @@ impl Bench {
 
     fn compare(task: Keyed, base: LanguageModel, seeds: Seeds, budget: &Budget) -> Result<Self> {
         let keys: Vec<Vec<u32>> = keys(&task, Part::Training, budget.pairs, &seeds, "pairs");
-        let drawn = generate(&base, &keys, 2, &sampling(1.0), &seeds.child("pairs"), SHARES)?;
         let mut rng = seeds.rng("labels", 0);
-        let mut pairs = Vec::with_capacity(keys.len());
-        for (number, (key, two)) in keys.into_iter().zip(drawn.chunks_exact(2)).enumerate() {
-            let [a, b] = [&two[0].tokens, &two[1].tokens];
-            let a_wins = unit(&mut rng) < sigmoid(task.gold(&key, a) - task.gold(&key, b));
-            if a != b {
-                let answers = if a_wins { vec![a.clone(), b.clone()] } else { vec![b.clone(), a.clone()] };
-                pairs.push(example(key, answers, number));
-            }
-        }
+        let drawing = seeds.child("pairs");
+        let pairs = bench::compare(&base, keys, &sampling(1.0), &drawing, &mut rng, |key, a, b| {
+            sigmoid(task.gold(key, a) - task.gold(key, b))
+        })?;
         Ok(Self { task, base, pairs, seeds })
     }
 
