@@ -15,8 +15,7 @@ def answer(**fields):
 
 
 def fail(kind, error):
-    traceback.print_exc()
-    answer(error=f"{type(error).__name__}: {error}", kind=kind)
+    answer(error=f"{type(error).__name__}: {error}", kind=kind, trace=traceback.format_tb(error.__traceback__))
 
 
 def flat(value):

@@ -110,7 +110,8 @@ fn what_goes_wrong_in_python_is_told() {
         ("nan", "observation[0] is NaN"),
         ("shape", "the environment shows 1 numbers, and its observation space has 2"),
         ("reward", "a reward that is not finite"),
-        ("raise", "raised an error: ZeroDivisionError: no mass"),
+        ("raise", "raised an error: ZeroDivisionError: no mass\n"),
+        ("raise", "in step\n    raise ZeroDivisionError"),
         (
             "crash",
             "ended (exit status: 7); its process wrote:\n  a line that is no answer\n  segmentation fault, almost",

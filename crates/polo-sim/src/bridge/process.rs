@@ -36,7 +36,7 @@ pub(super) struct Process {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer<T> {
-    Failed { error: String, kind: String },
+    Failed { error: String, kind: String, trace: Vec<String> },
     Fine(T),
 }
 
@@ -94,7 +94,7 @@ impl Process {
         };
         match serde_json::from_str(&line) {
             Ok(Answer::Fine(answer)) => Ok(answer),
-            Ok(Answer::Failed { error, kind }) => Err(self.told(&error, &kind)),
+            Ok(Answer::Failed { error, kind, trace }) => Err(self.told(&error, &kind, &trace)),
             Err(_) => Err(self
                 .failed(format!("gave an answer that cannot be read: {line:.200}"))
                 .hint("an observation should be an array of numbers, a reward one number")),
@@ -102,8 +102,10 @@ impl Process {
     }
 
     /// An error that the script reported.
-    fn told(&self, error: &str, kind: &str) -> Problem {
+    fn told(&self, error: &str, kind: &str, trace: &[String]) -> Problem {
         let id = &self.id;
+        let trace = trace.concat();
+        let trace = trace.trim_end();
         match kind {
             "missing" => Problem::new(
                 Kind::System,
@@ -112,11 +114,11 @@ impl Process {
             .hint("pip install gymnasium, or set POLO_PYTHON to the interpreter that has it"),
             "unknown" => Problem::usage(format!("Gymnasium does not know `{id}`: {error}"))
                 .hint("for an environment of a package of yours, write gym:PACKAGE:ID"),
-            "make" => self
-                .failed(format!("could not be made: {error}"))
-                .hint("check that gymnasium.make makes it in the same Python; POLO_PYTHON names another one"),
-            _ => self
-                .failed(format!("raised an error: {error}"))
+            "make" => Problem::input(format!(
+                "the environment `gym:{id}` could not be made: {error}\n{trace}"
+            ))
+            .hint("check that gymnasium.make makes it in the same Python; POLO_PYTHON names another one"),
+            _ => Problem::input(format!("the environment `gym:{id}` raised an error: {error}\n{trace}"))
                 .hint("the error is the environment's own; the lines above say where it was raised"),
         }
     }
