@@ -10,9 +10,12 @@
 pub mod attention;
 pub mod cache;
 pub mod device;
+pub mod distributions;
+pub mod files;
 pub mod host;
 mod kernels;
 pub mod logprob;
+pub mod mlp;
 pub mod ops;
 pub mod optimiser;
 pub mod parameters;

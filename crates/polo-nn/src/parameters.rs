@@ -60,7 +60,18 @@ impl Parameters {
     /// Both have the same parameters.
     pub fn move_towards(&mut self, other: &Parameters, share: f64) {
         for (ours, theirs) in self.0.iter_mut().zip(&other.0) {
-            ours.value = ours.value.clone() * (1.0 - share) + theirs.value.clone() * share;
+            let Some(their_numbers) = host::Host::of(&theirs.value) else {
+                ours.value = ours.value.clone() * (1.0 - share) + theirs.value.clone() * share;
+                continue;
+            };
+            let (keep, share, theirs) = ((1.0 - share) as f32, share as f32, their_numbers.slice());
+            host::update(&mut ours.value, |ours| {
+                kernels::vectorised!({
+                    for i in 0..ours.len() {
+                        ours[i] = ours[i] * keep + theirs[i] * share;
+                    }
+                });
+            });
         }
     }
 

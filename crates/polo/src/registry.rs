@@ -1,7 +1,11 @@
 //! All methods that the program knows, of all families.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use polo_control::{
+    methods::{dqn, ppo, sac, td3},
+    settings as control_settings, train as control_train,
+};
 use polo_preference::{
     claims,
     methods::{
@@ -9,7 +13,7 @@ use polo_preference::{
         srpo, token_dpo_q, tpo, vpo,
     },
     settings::{MethodSettings, TrainSettings},
-    train::{self, Outcome},
+    train,
 };
 use polo_run::{
     Result,
@@ -17,6 +21,7 @@ use polo_run::{
     claims::ClaimResult,
     config::{self, KeyDoc, Layers},
     folder::Resume,
+    metrics::Metrics,
 };
 
 /// One method, as the program meets it.
@@ -36,6 +41,14 @@ pub struct Method {
     pub plan: fn(&Layers) -> Result<Plan>,
     /// Re-tests the paper's central claim: (folder, seeds, quick, what to say on the way).
     pub reproduce: Option<Reproduce>,
+}
+
+/// What training left behind.
+pub struct Outcome {
+    /// The folder of the trained model or policy.
+    pub trained: PathBuf,
+    /// Metrics of the last evaluation, or of the last step where nothing was evaluated.
+    pub metrics: Metrics,
 }
 
 /// Lines of a plan: what, how much.
@@ -74,6 +87,10 @@ pub const METHODS: &[Method] = &[
     },
     preference::<reward_model::RewardModel>(&reward_model::CARD),
     preference::<sft::Sft>(&sft::CARD),
+    control::<ppo::Ppo>(&ppo::CARD),
+    control::<sac::Sac>(&sac::CARD),
+    control::<td3::Td3>(&td3::CARD),
+    control::<dqn::Dqn>(&dqn::CARD),
 ];
 
 /// A method of the offline-pairs regime.
@@ -85,7 +102,27 @@ const fn preference<M: MethodSettings>(card: &'static MethodCard) -> Method {
         resolve: |layers| Ok(config::load::<TrainSettings<M>>(layers)?.resolved),
         plan: |layers| train::plan(&config::load::<TrainSettings<M>>(layers)?.settings),
         train: |layers, out, resume| {
-            train::train(&config::load::<TrainSettings<M>>(layers)?, M::SLUG, out, resume)
+            let outcome = train::train(&config::load::<TrainSettings<M>>(layers)?, M::SLUG, out, resume)?;
+            Ok(Outcome { trained: outcome.final_model, metrics: outcome.metrics })
+        },
+        reproduce: None,
+    }
+}
+
+/// A method of control.
+const fn control<M: control_settings::MethodSettings>(card: &'static MethodCard) -> Method {
+    Method {
+        card,
+        keys: config::keys::<control_settings::TrainSettings<M>>,
+        commented_default: config::commented_default::<control_settings::TrainSettings<M>>,
+        resolve: |layers| Ok(config::load::<control_settings::TrainSettings<M>>(layers)?.resolved),
+        plan: |layers| {
+            control_train::plan(&config::load::<control_settings::TrainSettings<M>>(layers)?.settings)
+        },
+        train: |layers, out, resume| {
+            let loaded = config::load::<control_settings::TrainSettings<M>>(layers)?;
+            let outcome = control_train::train(&loaded, out, resume)?;
+            Ok(Outcome { trained: outcome.final_policy, metrics: outcome.metrics })
         },
         reproduce: None,
     }
@@ -120,7 +157,11 @@ mod tests {
     #[test]
     fn every_method_of_a_family_is_registered_once() {
         let ours: Vec<_> = cards().iter().map(|card| card.slug).collect();
-        let families: BTreeSet<_> = polo_preference::methods::METHODS.iter().map(|card| card.slug).collect();
+        let families: BTreeSet<_> = polo_preference::methods::METHODS
+            .iter()
+            .chain(polo_control::methods::METHODS)
+            .map(|card| card.slug)
+            .collect();
         assert_eq!(ours.iter().copied().collect::<BTreeSet<_>>(), families);
         assert_eq!(ours.len(), families.len());
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use polo_control::policy::Policy;
 use polo_lm::{
     check::{RowKind, check},
     encode::{Limits, LongPrompt},
@@ -22,19 +23,25 @@ use polo_run::{
     seed::Seeds,
     stats::{Estimate, t_interval, wilson},
 };
+use polo_sim::make;
 use serde_json::{Map, Value, json};
 
 use super::generate::{Drawing, Speaker};
 use crate::output::{End, Output};
 
-/// Measure a model: loss and preference accuracy on pairs, and win rate against another model or a file.
+/// Measure a model: loss and preference accuracy on pairs, and win rate against another model or a file; of a policy for
+/// control (--episodes), returns in its environment.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     drawing: Drawing,
     /// Held-out pairs, or prompts for a win rate alone; may be given many times.
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "episodes")]
     data: Vec<PathBuf>,
+    /// The model is a policy for control: let it act, without chance, in so many episodes of its environment, the first
+    /// begun with --seed, the next with the seed after it.
+    #[arg(long, value_name = "N", conflicts_with = "data", value_parser = clap::value_parser!(u32).range(1..))]
+    episodes: Option<u32>,
     /// The model that margins are measured against.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
@@ -55,8 +62,11 @@ pub struct Args {
 /// # Errors
 /// Unusable models, data or judge.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
+    if let Some(episodes) = args.episodes {
+        return print(args, &returns(args, episodes as usize)?, output);
+    }
     let speaker = Speaker::new(&args.drawing)?;
-    let mut found: Vec<(&str, Estimate)> = Vec::new();
+    let mut found: Vec<(&'static str, Estimate)> = Vec::new();
     if check(&args.data, None, &ReadOptions::default(), None)?.kind == RowKind::Pairs {
         found = on_pairs(args, &speaker)?;
     }
@@ -69,12 +79,35 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             .hint("give pairs, or an opponent with --against and --judge")
             .into());
     }
+    print(args, &found, output)
+}
+
+/// Returns and lengths of a policy's episodes.
+fn returns(args: &Args, episodes: usize) -> Tried<Vec<(&'static str, Estimate)>> {
+    let policy = Policy::load(&args.drawing.model)?;
+    let mut environment = make(&policy.environment)?;
+    let shown = environment.observation_space().size();
+    if shown != policy.network.mlp.shape().inputs || *environment.action_space() != policy.actions {
+        return Err(Problem::input(format!("the policy was not made for `{}`", policy.environment))
+            .place(args.drawing.model.display().to_string())
+            .hint("the environment has changed since it was trained; train again"));
+    }
+    let found = policy.returns(&mut *environment, args.drawing.seed, episodes)?;
+    let (returns, lengths): (Vec<f64>, Vec<f64>) =
+        found.into_iter().map(|(total, length)| (total, length as f64)).unzip();
+    Ok(vec![
+        ("return", t_interval(&returns, "episodes")),
+        ("length (steps)", t_interval(&lengths, "episodes")),
+    ])
+}
+
+fn print(args: &Args, found: &[(&'static str, Estimate)], output: &mut Output<'_>) -> Result<(), End> {
     if args.json {
         let all: Map<String, Value> = found
-            .into_iter()
+            .iter()
             .map(|(name, estimate)| {
                 let interval = estimate.interval.map(|(low, high)| json!([low, high]));
-                (name.to_owned(), json!({ "mean": estimate.mean, "interval": interval, "n": estimate.n }))
+                ((*name).to_owned(), json!({ "mean": estimate.mean, "interval": interval, "n": estimate.n }))
             })
             .collect();
         return output.write(&format!("{:#}\n", Value::Object(all)));

@@ -49,7 +49,7 @@ pub(super) struct Drawing {
     stop: Vec<String>,
     /// Seed of the draws.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Where to compute: cpu, cuda, cuda:1, vulkan.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(super) device: String,

@@ -22,6 +22,9 @@ pub struct Args {
     /// The model: a Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// The environment, for methods of control: e.g. CartPole-v1, or gym:ID for one of Gymnasium's in Python.
+    #[arg(long, value_name = "ID")]
+    env: Option<String>,
     /// Training data: files, or folders of files; may be given many times.
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -71,6 +74,9 @@ impl Args {
             if !paths.is_empty() {
                 add(key, list(paths), flag);
             }
+        }
+        if let Some(id) = &self.env {
+            add("environment.id", id.clone(), "--env");
         }
         if let Some(device) = &self.device {
             add("model.device", device.clone(), "--device");

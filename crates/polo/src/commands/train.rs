@@ -62,7 +62,7 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         output.remark(&format!("{name:24}  {}", human::number(value)));
     }
     output.remark(&format!("report: {}", out.join("report.html").display()));
-    output.write(&format!("{}\n", outcome.final_model.display()))
+    output.write(&format!("{}\n", outcome.trained.display()))
 }
 
 /// Prints the plan.

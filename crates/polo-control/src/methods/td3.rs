@@ -1,0 +1,263 @@
+//! TD3: twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477).
+//!
+//!     a'   = clip(mu'(s') + clip(scale N(0, sigma^2), -c scale, c scale), low, high)
+//!     y    = r + gamma (1 - terminated) min Q'(s', a')
+//!     L_Q  = mean (Q_1(s,a) - y)^2 + mean (Q_2(s,a) - y)^2
+//!     L_mu = -mean Q_1(s, mu(s))      at every second update, when all targets follow
+
+use polo_nn::{
+    distributions::Bounds,
+    files::Tensors,
+    mlp::{Activation, Init, Shape},
+};
+use polo_run::{Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
+use polo_sim::{Action, Space, replay::Batch};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Control, Learner};
+use crate::{
+    network::{Adam, Network, beside, last_columns, least},
+    off_policy::{self, Schedule},
+    policy::{Head, Policy},
+    settings::MethodSettings,
+};
+
+/// Settings of `polo train td3`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Td3 {
+    /// Step size of both Adams. Default from CleanRL.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub learning_rate: f64,
+    /// Discount per step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub gamma: f64,
+    /// How far targets move at each change of the policy.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub tau: f64,
+    /// Standard deviation of the noise of actions that are tried, in half widths of the action's range.
+    #[schemars(range(min = 0.0))]
+    pub exploration_noise: f64,
+    /// Standard deviation of the noise of the target's actions, in half widths.
+    #[schemars(range(min = 0.0))]
+    pub target_noise: f64,
+    /// Where that noise is cut, in half widths.
+    #[schemars(range(min = 0.0))]
+    pub noise_clip: f64,
+    /// Updates from one change of the policy to the next.
+    #[schemars(range(min = 1))]
+    pub policy_every: u64,
+    /// Transitions of an update.
+    #[schemars(range(min = 1))]
+    pub batch: usize,
+    /// Transitions that are remembered.
+    #[schemars(range(min = 1))]
+    pub buffer: usize,
+    /// Steps of random actions at the beginning. Default from CleanRL.
+    pub random_steps: u64,
+    /// Learn every so many steps.
+    #[schemars(range(min = 1))]
+    pub train_every: u64,
+    /// Updates each time.
+    #[schemars(range(min = 1))]
+    pub updates: u64,
+    /// Widths of the hidden layers of policy and critics.
+    pub hidden: Vec<usize>,
+}
+
+impl Default for Td3 {
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-4,
+            gamma: 0.99,
+            tau: 0.005,
+            exploration_noise: 0.1,
+            target_noise: 0.2,
+            noise_clip: 0.5,
+            policy_every: 2,
+            batch: 256,
+            buffer: 1_000_000,
+            random_steps: 25_000,
+            train_every: 1,
+            updates: 1,
+            hidden: vec![256, 256],
+        }
+    }
+}
+
+impl Settings for Td3 {
+    fn check(&self) -> Result<()> {
+        super::check_hidden(&self.hidden)
+    }
+}
+
+impl MethodSettings for Td3 {
+    const SLUG: &'static str = CARD.slug;
+}
+
+impl Control for Td3 {
+    fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
+        let (inputs, low, high) = super::numbers_in_and_out(observations, actions)?;
+        let shape = |inputs, outputs, members| Shape {
+            inputs,
+            hidden: self.hidden.clone(),
+            outputs,
+            members,
+            activation: Activation::Relu,
+            layer_norm: false,
+            init: (Init::Torch, Init::Torch),
+        };
+        let actor = Network::new(shape(inputs, low.len(), 1), "policy", &seeds.child("policy"));
+        let critic = Network::new(shape(inputs + low.len(), 1, 2), "critic", &seeds.child("critic"));
+        Ok(Learner::OffPolicy(Box::new(Td3Learner {
+            settings: self.clone(),
+            bounds: Bounds::new(low, high),
+            actions: actions.clone(),
+            target_actor: actor.clone(),
+            target_critic: critic.clone(),
+            actor,
+            critic,
+        })))
+    }
+}
+
+struct Td3Learner {
+    settings: Td3,
+    bounds: Bounds,
+    actions: Space,
+    actor: Network,
+    critic: Network,
+    target_actor: Network,
+    target_critic: Network,
+}
+
+impl Td3Learner {
+    fn width(&self) -> usize {
+        self.bounds.scale.len()
+    }
+
+    /// centre + scale tanh(u) + scale noise, cut to the bounds.
+    fn act(&self, outputs: &[f32], noise: impl Fn(usize) -> f32) -> Vec<f32> {
+        let (d, Bounds { centre, scale }) = (self.width(), &self.bounds);
+        let action = |(place, u): (usize, &f32)| {
+            let i = place % d;
+            (centre[i] + scale[i] * (u.tanh() + noise(place)))
+                .clamp(centre[i] - scale[i], centre[i] + scale[i])
+        };
+        outputs.iter().enumerate().map(action).collect()
+    }
+}
+
+impl off_policy::Learner for Td3Learner {
+    fn schedule(&self) -> Schedule {
+        let Td3 { random_steps, train_every, updates, batch, buffer, .. } = self.settings;
+        Schedule { random_steps, every: train_every, updates, batch, capacity: buffer }
+    }
+
+    fn explore(&self, observation: &[f32], step: u64, _total: u64, seeds: &Seeds) -> Action {
+        let noise = seeds.normal(self.width(), "policy/noise", step);
+        let size = self.settings.exploration_noise as f32;
+        Action::Continuous(self.act(&self.actor.evaluate(observation), |place| size * noise[place]))
+    }
+
+    fn update(&mut self, batch: &Batch, update: u64, seeds: &Seeds) -> Metrics {
+        let (n, d) = (batch.len(), self.width());
+        let observation = self.actor.mlp.shape().inputs;
+        let noise = seeds.normal(n * d, "td3/next", update);
+        let (size, most) = (self.settings.target_noise as f32, self.settings.noise_clip as f32);
+        let next = self.act(&self.target_actor.evaluate(&batch.next_observations), |place| {
+            (size * noise[place]).clamp(-most, most)
+        });
+        let values = self.target_critic.evaluate(&beside(&batch.next_observations, observation, &next, d));
+        let (lesser, _) = least(&values, n);
+        let gamma = self.settings.gamma as f32;
+        let aims: Vec<f32> = (0..n)
+            .map(|row| batch.rewards[row] + gamma * (1.0 - batch.terminated[row]) * lesser[row])
+            .collect();
+        let tape = self.critic.forward(&beside(&batch.observations, observation, &batch.actions, d));
+        let values = tape.outputs();
+        let errors: Vec<f32> = values.iter().enumerate().map(|(place, q)| q - aims[place % n]).collect();
+        let slopes: Vec<f32> = errors.iter().map(|error| 2.0 * error / n as f32).collect();
+        let adam = Adam { learning_rate: self.settings.learning_rate, epsilon: 1e-8 };
+        let mut gradients = self.critic.gradients();
+        self.critic.push_back(&tape, &slopes, &mut gradients);
+        self.critic.step(gradients, adam, 1.0);
+        let mean = |numbers: &[f32]| f64::from(numbers.iter().sum::<f32>()) / numbers.len() as f64;
+        let squares: Vec<f32> = errors.iter().map(|error| error * error).collect();
+        let mut metrics: Metrics =
+            [("losses/qf_loss", 2.0 * mean(&squares)), ("losses/qf_values", mean(&values))]
+                .into_iter()
+                .collect();
+        if update.is_multiple_of(self.settings.policy_every) {
+            let tape = self.actor.forward(&batch.observations);
+            let outputs = tape.outputs();
+            let actions = self.act(&outputs, |_| 0.0);
+            let judged = self.critic.forward(&beside(&batch.observations, observation, &actions, d));
+            let mut dvalues = vec![0.0; 2 * n];
+            dvalues[..n].fill(-1.0 / n as f32);
+            let dactions = last_columns(&self.critic.slope(&judged, &dvalues), observation + d, d);
+            let through_tanh = |(place, slope): (usize, &f32)| {
+                let tanh = outputs[place].tanh();
+                slope * self.bounds.scale[place % d] * (1.0 - tanh * tanh)
+            };
+            let slopes: Vec<f32> = dactions.iter().enumerate().map(through_tanh).collect();
+            let mut gradients = self.actor.gradients();
+            self.actor.push_back(&tape, &slopes, &mut gradients);
+            self.actor.step(gradients, adam, 1.0);
+            self.target_actor.parameters.move_towards(&self.actor.parameters, self.settings.tau);
+            self.target_critic.parameters.move_towards(&self.critic.parameters, self.settings.tau);
+            metrics.set("losses/actor_loss", -mean(&judged.outputs()[..n]));
+        }
+        metrics
+    }
+
+    fn policy(&self, environment: &str) -> Policy {
+        super::policy_of(environment, &self.actions, Head::Squashed, &self.actor, None)
+    }
+
+    fn save(&self, tensors: &mut Tensors) {
+        self.actor.save("actor", tensors);
+        self.critic.save("critic", tensors);
+        self.target_actor.save_weights("target actor", tensors);
+        self.target_critic.save_weights("target critic", tensors);
+    }
+
+    fn load(&mut self, tensors: &mut Tensors) -> Result<()> {
+        self.actor.load("actor", tensors)?;
+        self.critic.load("critic", tensors)?;
+        self.target_actor.load_weights("target actor", tensors)?;
+        self.target_critic.load_weights("target critic", tensors)
+    }
+}
+
+/// What a newcomer must know.
+pub const CARD: MethodCard = MethodCard {
+    slug: "td3",
+    title: "Twin delayed deep deterministic policy gradient",
+    paper: "Fujimoto, van Hoof, Meger: Addressing Function Approximation Error in Actor-Critic Methods",
+    arxiv: "1802.09477",
+    year: 2018,
+    family: super::FAMILY,
+    summary: "off-policy control of numbers with a deterministic policy, two critics and smoothed targets",
+    claim: "two critics, delayed policies and smoothed targets cure DDPG's overestimation; here a baseline",
+    equation: "y = r + gamma (1 - terminated) min Q'(s', a'),   a' = clip(mu'(s') + clip(noise))\n\
+               L_Q = mean (Q_1 - y)^2 + mean (Q_2 - y)^2,   L_mu = -mean Q_1(s, mu(s)) at every second update",
+    symbols: &[
+        ("Q, mu", "two critics, and the policy"),
+        ("Q', mu'", "their slow copies (method.tau)"),
+        ("noise", "normal, method.target_noise half widths, cut at method.noise_clip"),
+    ],
+    metrics: &[
+        ("charts/episodic_return", "undiscounted return of an episode that ended"),
+        ("losses/qf_loss, losses/qf_values", "loss of both critics, and their mean value"),
+        ("losses/actor_loss", "minus the first critic's mean value of the policy's actions"),
+    ],
+    reach_for: "actions that are numbers, with a deterministic policy at the end",
+    avoid_when: "exploration is hard: sac keeps its entropy; actions are choices: dqn or ppo",
+    failure_signs: &[
+        "qf_values grow without bound: lower method.learning_rate or method.gamma",
+        "the policy sticks to the bounds: raise method.exploration_noise or method.random_steps",
+    ],
+    variants: &[("DDPG (with two critics)", "method.policy_every = 1, method.target_noise = 0")],
+};

@@ -1,0 +1,249 @@
+//! A network with its numbers and its optimiser, and what critics of several members need.
+
+use std::collections::BTreeMap;
+
+use polo_nn::{
+    Device, Gradients, Parameter, ParameterId, Parameters,
+    files::Tensors,
+    host,
+    mlp::{Mlp, Shape, Tape},
+    optimiser::{self, AdamW, Moments},
+};
+use polo_run::{Problem, Result, seed::Seeds};
+
+/// Settings of one Adam step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+}
+
+/// A network, its numbers and its optimiser.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The layers.
+    pub mlp: Mlp,
+    /// Their numbers, and those that stand beside them, such as the width of a policy.
+    pub parameters: Parameters,
+    moments: Moments,
+}
+
+impl Network {
+    /// A fresh network.
+    pub fn new(shape: Shape, name: &str, seeds: &Seeds) -> Self {
+        let mut parameters = Parameters::default();
+        let mlp = Mlp::new(shape, name, &mut parameters, seeds);
+        Self { mlp, moments: Moments::new(&parameters), parameters }
+    }
+
+    /// Adds a row of numbers that are learnt beside the layers.
+    pub fn add_row(&mut self, name: &str, numbers: Vec<f32>) -> ParameterId {
+        let shape = [1, numbers.len()];
+        let value = host::tensor(numbers, shape, &Device::flex());
+        let id = self.parameters.push(Parameter { name: name.into(), value, trainable: true, decays: false });
+        self.moments = Moments::new(&self.parameters);
+        id
+    }
+
+    /// The numbers of a row that was added.
+    pub fn row(&self, id: ParameterId) -> Vec<f32> {
+        host::numbers(self.parameters.get(id))
+    }
+
+    /// No gradient yet.
+    pub fn gradients(&self) -> Gradients {
+        Gradients::new(&self.parameters)
+    }
+
+    /// Runs a batch, keeping what is needed to push back.
+    pub fn forward(&self, x: &[f32]) -> Tape {
+        self.mlp.forward(&self.parameters, x)
+    }
+
+    /// Runs a batch: `[members, rows, outputs]`.
+    pub fn evaluate(&self, x: &[f32]) -> Vec<f32> {
+        self.mlp.evaluate(&self.parameters, x)
+    }
+
+    /// Adds dL/doutput to `gradients`.
+    pub fn push_back(&self, tape: &Tape, doutput: &[f32], gradients: &mut Gradients) {
+        self.mlp.backward(&self.parameters, tape, doutput, Some(gradients), false);
+    }
+
+    /// dL/dinput, `[rows, inputs]`, summed over members, of a loss that the network does not learn from.
+    pub fn slope(&self, tape: &Tape, doutput: &[f32]) -> Vec<f32> {
+        let each = self.mlp.backward(&self.parameters, tape, doutput, None, true);
+        let size = each.len() / self.mlp.shape().members;
+        let mut sum = each[..size].to_vec();
+        for other in each[size..].chunks_exact(size) {
+            sum.iter_mut().zip(other).for_each(|(a, b)| *a += b);
+        }
+        sum
+    }
+
+    /// Adds to the gradient of a row.
+    pub fn push_row(&self, id: ParameterId, slopes: Vec<f32>, gradients: &mut Gradients) {
+        let shape = [1, slopes.len()];
+        gradients.add(id, host::tensor(slopes, shape, &Device::flex()));
+    }
+
+    /// Length of a gradient.
+    pub fn norm(&self, gradients: &Gradients) -> f64 {
+        optimiser::global_norm(gradients, &self.parameters)
+    }
+
+    /// One step of Adam on a gradient taken times `scale`.
+    pub fn step(&mut self, mut gradients: Gradients, adam: Adam, scale: f64) {
+        let settings = AdamW {
+            learning_rate: adam.learning_rate,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: adam.epsilon,
+            weight_decay: 0.0,
+        };
+        optimiser::step(&mut self.parameters, &mut self.moments, &mut gradients, settings, scale);
+    }
+
+    /// Everything that a checkpoint must hold, under names that begin with `prefix`.
+    pub fn save(&self, prefix: &str, tensors: &mut Tensors) {
+        self.save_weights(prefix, tensors);
+        for (parameter, moment) in self.parameters.iter().zip(&self.moments.values) {
+            let Some((first, second)) = moment else { continue };
+            for (part, value) in [("first", first), ("second", second)] {
+                let name = format!("{prefix}/{}/{part}", parameter.name);
+                tensors.insert(name, (value.dims().to_vec(), host::numbers(value)));
+            }
+        }
+        // A count of steps is exact in f32 up to 2^24; above it is kept as two halves.
+        let steps = self.moments.steps;
+        let halves = vec![(steps >> 20) as f32, (steps & 0xf_ffff) as f32];
+        tensors.insert(format!("{prefix}/steps"), (vec![2], halves));
+    }
+
+    /// The weights alone.
+    pub fn save_weights(&self, prefix: &str, tensors: &mut Tensors) {
+        for parameter in self.parameters.iter() {
+            let value = &parameter.value;
+            let name = format!("{prefix}/{}", parameter.name);
+            tensors.insert(name, (value.dims().to_vec(), host::numbers(value)));
+        }
+    }
+
+    /// Takes up what [`Network::save`] wrote.
+    ///
+    /// # Errors
+    /// Tensors of another network.
+    pub fn load(&mut self, prefix: &str, tensors: &mut Tensors) -> Result<()> {
+        self.load_weights(prefix, tensors)?;
+        for (parameter, moment) in self.parameters.iter().zip(&mut self.moments.values) {
+            let Some((first, second)) = moment else { continue };
+            for (part, value) in [("first", first), ("second", second)] {
+                let name = format!("{prefix}/{}/{part}", parameter.name);
+                *value = host::tensor(take(tensors, &name, &value.dims())?, value.dims(), &Device::flex());
+            }
+        }
+        let halves = take(tensors, &format!("{prefix}/steps"), &[2])?;
+        self.moments.steps = ((halves[0] as u64) << 20) + halves[1] as u64;
+        Ok(())
+    }
+
+    /// Takes up what [`Network::save_weights`] wrote.
+    ///
+    /// # Errors
+    /// Tensors of another network.
+    pub fn load_weights(&mut self, prefix: &str, tensors: &mut Tensors) -> Result<()> {
+        for parameter in self.parameters.iter_mut() {
+            let shape = parameter.value.dims();
+            let numbers = take(tensors, &format!("{prefix}/{}", parameter.name), &shape)?;
+            parameter.value = host::tensor(numbers, shape, &Device::flex());
+        }
+        Ok(())
+    }
+}
+
+fn take(
+    tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>> {
+    match tensors.remove(name) {
+        Some((found, numbers)) if found == shape => Ok(numbers),
+        _ => Err(Problem::input(format!("`{name}` is missing or of another shape"))
+            .hint("these files belong to another method, environment or size of network")),
+    }
+}
+
+/// Rows of two matrices side by side, `[rows, a + b]`.
+pub fn beside(one: &[f32], a: usize, other: &[f32], b: usize) -> Vec<f32> {
+    let rows = one.chunks_exact(a).zip(other.chunks_exact(b));
+    rows.flat_map(|(one, other)| one.iter().chain(other).copied()).collect()
+}
+
+/// The last `width` columns of rows of `of` numbers.
+pub fn last_columns(rows: &[f32], of: usize, width: usize) -> Vec<f32> {
+    rows.chunks_exact(of).flat_map(|row| &row[of - width..]).copied().collect()
+}
+
+/// For each row the least of the members' values, `[members, rows]`, and whose it is.
+pub fn least(values: &[f32], rows: usize) -> (Vec<f32>, Vec<usize>) {
+    let members = values.len() / rows;
+    let of = |row: usize| {
+        let value = |member: usize| values[member * rows + row];
+        let whose =
+            (1..members).fold(0, |best, member| if value(member) < value(best) { member } else { best });
+        (value(whose), whose)
+    };
+    (0..rows).map(of).unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use polo_nn::mlp::{Activation, Init};
+
+    use super::*;
+
+    #[test]
+    fn columns_and_minima() {
+        assert_eq!(beside(&[1.0, 2.0], 1, &[3.0, 4.0, 5.0, 6.0], 2), [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
+        assert_eq!(last_columns(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2), [2.0, 3.0, 5.0, 6.0]);
+        assert_eq!(least(&[1.0, 5.0, 2.0, 4.0], 2), (vec![1.0, 4.0], vec![0, 1]));
+    }
+
+    #[test]
+    fn a_network_comes_back_with_its_optimiser() {
+        let shape = Shape {
+            inputs: 2,
+            hidden: vec![4],
+            outputs: 1,
+            members: 2,
+            activation: Activation::Relu,
+            layer_norm: false,
+            init: (Init::Torch, Init::Torch),
+        };
+        let adam = Adam { learning_rate: 1e-2, epsilon: 1e-8 };
+        let mut network = Network::new(shape.clone(), "q", &Seeds::new(1));
+        let row = network.add_row("log_std", vec![0.5, -0.5]);
+        let learn = |network: &mut Network| {
+            let mut gradients = network.gradients();
+            let tape = network.forward(&[1.0, -2.0, 0.5, 0.5]);
+            network.push_back(&tape, &[1.0, -1.0, 0.5, 2.0], &mut gradients);
+            network.push_row(row, vec![1.0, 2.0], &mut gradients);
+            network.step(gradients, adam, 1.0);
+        };
+        learn(&mut network);
+        // Adam's first step has the size of the learning rate.
+        assert!(network.row(row).iter().zip([0.49, -0.51]).all(|(a, b)| (a - b).abs() < 1e-6));
+        let mut tensors = Tensors::new();
+        network.save("critic", &mut tensors);
+        let mut back = Network::new(shape, "q", &Seeds::new(2));
+        back.add_row("log_std", vec![0.0; 2]);
+        back.load("critic", &mut tensors.clone()).unwrap();
+        learn(&mut network);
+        learn(&mut back);
+        assert_eq!(back.evaluate(&[0.3, 0.7]), network.evaluate(&[0.3, 0.7]));
+        tensors.remove("critic/q.0.weight");
+        assert!(back.load("critic", &mut tensors).unwrap_err().message().contains("q.0.weight"));
+    }
+}

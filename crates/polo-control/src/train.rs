@@ -1,0 +1,243 @@
+//! `polo train` for control: an environment in, a run folder with a policy out.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use polo_run::{
+    Kind, Problem, Result,
+    checkpoint::Checkpoints,
+    config::Loaded,
+    folder::{Resume, RunFolder, write_atomic},
+    guard::{Guard, GuardState, OnNonFinite, Verdict},
+    human,
+    interrupt::Interrupt,
+    metrics::{MetricLog, Metrics, Split},
+    progress::{self, Progress},
+    report,
+    seed::Seeds,
+};
+use polo_sim::make;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    methods::{Control, Learner},
+    off_policy, on_policy,
+    policy::Policy,
+    settings::{MethodSettings, TrainSettings},
+};
+
+/// Keys whose change does not change what a resumed run computes.
+const FREE: [&str; 3] =
+    ["training.checkpoint_every", "training.keep_checkpoints", "training.evaluation_episodes"];
+
+/// Evaluation episodes begin with seeds from here on, far from those of training.
+const EVALUATION_SEED: u64 = 1 << 40;
+
+/// How a run ended.
+pub struct Outcome {
+    /// The policy's folder.
+    pub final_policy: PathBuf,
+    /// Metrics of the last evaluation.
+    pub metrics: Metrics,
+}
+
+/// The loop that carries a method.
+enum Trainer {
+    On(on_policy::Trainer),
+    Off(off_policy::Trainer),
+}
+
+impl Trainer {
+    fn new(method: &dyn Control, id: &str, seed: u64, total: u64) -> Result<Self> {
+        let environment = make(id)?;
+        let (observations, actions) =
+            (environment.observation_space().clone(), environment.action_space().clone());
+        Ok(match method.learner(&observations, &actions, &Seeds::new(seed).child("networks"))? {
+            Learner::OffPolicy(learner) => {
+                Trainer::Off(off_policy::Trainer::new(learner, environment, seed, total)?)
+            }
+            Learner::OnPolicy(learner) => {
+                let mut copies = vec![environment];
+                while copies.len() < learner.plan().copies {
+                    copies.push(make(id)?);
+                }
+                Trainer::On(on_policy::Trainer::new(learner, copies, seed, total)?)
+            }
+        })
+    }
+
+    fn done(&self) -> u64 {
+        match self {
+            Trainer::On(trainer) => trainer.done(),
+            Trainer::Off(trainer) => trainer.done(),
+        }
+    }
+
+    fn go_on(&mut self) -> Result<Metrics> {
+        match self {
+            Trainer::On(trainer) => trainer.iterate(),
+            Trainer::Off(trainer) => trainer.step(),
+        }
+    }
+
+    fn policy(&self, environment: &str) -> Policy {
+        match self {
+            Trainer::On(trainer) => trainer.policy(environment),
+            Trainer::Off(trainer) => trainer.policy(environment),
+        }
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        match self {
+            Trainer::On(trainer) => trainer.save(folder),
+            Trainer::Off(trainer) => trainer.save(folder),
+        }
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<()> {
+        match self {
+            Trainer::On(trainer) => trainer.load(folder),
+            Trainer::Off(trainer) => trainer.load(folder),
+        }
+    }
+}
+
+/// Trains. `out` is the run folder.
+///
+/// # Errors
+/// An environment that the method is not made for or that fails; a run that diverged; [`Kind::Interrupted`] after a
+/// signal, with a checkpoint written.
+pub fn train<M: MethodSettings>(
+    loaded: &Loaded<TrainSettings<M>>,
+    out: &Path,
+    resume: Resume,
+) -> Result<Outcome> {
+    let TrainSettings { method, environment, training } = &loaded.settings;
+    let interrupt = Interrupt::install()?;
+    let folder = RunFolder::open(out, resume)?;
+    let mut trainer = Trainer::new(method, &environment.id, training.seed, training.steps)
+        .map_err(|problem| problem.place("environment.id"))?;
+    let mut judge = make(&environment.id)?;
+    folder.settle(&loaded.given, &loaded.resolved, &FREE)?;
+    let checkpoints = Checkpoints::new(folder.checkpoints(), training.keep_checkpoints)?;
+    let latest = checkpoints.latest()?;
+    latest.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let mut guard = Guard::new(training.on_non_finite);
+    let mut last_good = None;
+    if let Some(checkpoint) = &latest.checkpoint {
+        trainer.load(&checkpoint.path)?;
+        let state: GuardState = serde_json::from_value(checkpoint.meta["guard"].clone()).unwrap_or_default();
+        guard = Guard::resumed(training.on_non_finite, state);
+        last_good = Some(checkpoint.path.clone());
+    }
+    let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
+    let bar = Progress::new(M::SLUG, training.steps, "steps");
+    if trainer.done() > 0 {
+        bar.say(&format!("resumed after step {}", human::count(trainer.done())));
+    }
+    let (mut metrics, mut pending) = (Metrics::new(), Metrics::new());
+    let (mut logged, mut clock) = (trainer.done(), Instant::now());
+    while trainer.done() < training.steps {
+        let before = trainer.done();
+        let found = trainer.go_on()?;
+        let done = trainer.done();
+        for (name, value) in found.iter() {
+            // The explained variance of equal returns is no number, and nothing depends on it.
+            if name.starts_with("losses/") && name != "losses/explained_variance" && !value.is_finite() {
+                let verdict = guard.check(done, name, value, &[], last_good.as_deref())?;
+                debug_assert!(verdict == Verdict::Skip || training.on_non_finite == OnNonFinite::Stop);
+            }
+        }
+        pending.merge(&found);
+        bar.step(
+            done.min(training.steps),
+            &[("return", pending.get("charts/episodic_return").unwrap_or(f64::NAN))],
+        );
+        let passed = |every: u64| every > 0 && done / every > before / every;
+        let ends = done >= training.steps;
+        if passed(training.log_every) || ends {
+            log.write(done, Split::Train, &pending)?;
+            let mut timings = Metrics::new();
+            timings.set("steps_per_second", (done - logged) as f64 / clock.elapsed().as_secs_f64());
+            if let Some(peak) = progress::peak_memory_bytes() {
+                timings.set("peak_memory_bytes", peak as f64);
+            }
+            log.write_timings(done, Split::Train, &timings)?;
+            (logged, clock, pending) = (done, Instant::now(), Metrics::new());
+        }
+        if passed(training.evaluate_every) || ends {
+            let policy = trainer.policy(&environment.id);
+            let found = policy.evaluate(&mut *judge, EVALUATION_SEED, training.evaluation_episodes)?;
+            metrics = Metrics::new();
+            metrics.set("charts/mean_return", found.mean);
+            if let Some((low, high)) = found.interval {
+                metrics.set("charts/mean_return_low", low).set("charts/mean_return_high", high);
+            }
+            log.write(done, Split::Eval, &metrics)?;
+            bar.say(&format!("step {}: mean return {found}", human::count(done)));
+        }
+        let stop = interrupt.requested() && !ends;
+        if passed(training.checkpoint_every) || ends || stop {
+            let staging = checkpoints.begin(done)?;
+            trainer.save(staging.path())?;
+            last_good = Some(checkpoints.finish(staging, json!({"guard": guard.state()}))?.path);
+        }
+        if stop {
+            bar.finish();
+            return Err(Problem::new(Kind::Interrupted, format!("stopped after step {done}, as asked"))
+                .hint("continue with the same command and --resume auto"));
+        }
+    }
+    bar.finish();
+    let final_policy = folder.final_model()?;
+    trainer.policy(&environment.id).save(&final_policy)?;
+    report::training_report(out)?;
+    Ok(Outcome { final_policy, metrics })
+}
+
+/// What a run would do, as (what, how much) lines.
+///
+/// # Errors
+/// As the beginning of [`train`].
+pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(String, String)>> {
+    let TrainSettings { method, environment, training } = settings;
+    let trainer = Trainer::new(method, &environment.id, training.seed, training.steps)?;
+    let policy = trainer.policy(&environment.id);
+    let shape = policy.network.mlp.shape();
+    let mut lines = vec![
+        ("environment", environment.id.clone()),
+        (
+            "policy",
+            format!("{} numbers in, hidden layers {:?}, {} out", shape.inputs, shape.hidden, shape.outputs),
+        ),
+        ("policy parameters", human::count(policy.network.parameters.count().0 as u64)),
+        ("steps", human::count(training.steps)),
+    ];
+    lines.push(match &trainer {
+        Trainer::On(_) => ("regime", "on-policy: rollouts, then updates".to_owned()),
+        Trainer::Off(_) => ("regime", "off-policy: a replay buffer".to_owned()),
+    });
+    Ok(lines.into_iter().map(|(what, value)| (what.to_owned(), value)).collect())
+}
+
+/// Writes JSON into a file.
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_atomic(path, value.to_string().as_bytes())
+}
+
+/// Reads `state` and `environment` of what the loops write.
+pub(crate) fn read_world<S: DeserializeOwned>(path: &Path) -> Result<(S, Value)> {
+    let bytes = fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
+    let wrong = |error: serde_json::Error| {
+        Problem::input(format!("the state of the run cannot be used: {error}"))
+            .place(path.display().to_string())
+            .hint("this checkpoint belongs to another run")
+    };
+    let mut value: Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let environment = value["environment"].take();
+    Ok((serde_json::from_value(value["state"].take()).map_err(wrong)?, environment))
+}

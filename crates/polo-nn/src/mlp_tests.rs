@@ -1,0 +1,154 @@
+//! Networks against finite differences, members against networks of their own, and how weights begin.
+
+use super::*;
+
+fn shape(members: usize, activation: Activation, layer_norm: bool) -> Shape {
+    Shape {
+        inputs: 5,
+        hidden: vec![7, 6],
+        outputs: 3,
+        members,
+        activation,
+        layer_norm,
+        init: (Init::Torch, Init::Torch),
+    }
+}
+
+fn network(shape: Shape) -> (Mlp, Parameters) {
+    let mut parameters = Parameters::default();
+    let network = Mlp::new(shape, "net", &mut parameters, &Seeds::new(1));
+    (network, parameters)
+}
+
+fn noise(count: usize, stream: &str) -> Vec<f32> {
+    Seeds::new(2).normal(count, stream, 0)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    // Many rows are cut into halves, few are not.
+    for (members, batch) in [(1, 66), (1, 9), (3, 9)] {
+        for (activation, norm) in [
+            (Activation::Tanh, false),
+            (Activation::Relu, false),
+            (Activation::Tanh, true),
+            (Activation::Relu, true),
+        ] {
+            let (network, mut parameters) = network(shape(members, activation, norm));
+            let (x, c) = (noise(batch * 5, "x"), noise(members * batch * 3, "c"));
+            let tape = network.forward(&parameters, &x);
+            let mut gradients = Gradients::new(&parameters);
+            let dx = network.backward(&parameters, &tape, &c, Some(&mut gradients), true);
+            // Small enough to cross few kinks, large enough for f32.
+            let step = if activation == Activation::Relu { 1e-4 } else { 1e-3 };
+            let loss = |parameters: &Parameters, x: &[f32]| dot(&network.evaluate(parameters, x), &c);
+            let near = |found: f64, high: f64, low: f64, step: f64, what: &str| {
+                let expected = (high - low) / (2.0 * step);
+                assert!(
+                    (found - expected).abs() < 2e-2 * (1.0 + expected.abs()),
+                    "{what}: {found}, {expected}"
+                );
+            };
+            for id in 0..parameters.len() {
+                let gradient = host::numbers(gradients.get(id).unwrap());
+                let along = noise(gradient.len(), "direction");
+                let shifted = |by: f32| {
+                    let value = parameters.get(id).clone();
+                    let mut moved = parameters.clone();
+                    let numbers: Vec<f32> =
+                        host::numbers(&value).iter().zip(&along).map(|(x, a)| x + by * a).collect();
+                    moved.iter_mut().nth(id).unwrap().value =
+                        host::tensor(numbers, value.dims(), &Device::flex());
+                    loss(&moved, &x)
+                };
+                let (high, low) = (shifted(step), shifted(-step));
+                near(dot(&gradient, &along), high, low, step.into(), &format!("{activation:?} {norm} {id}"));
+            }
+            let along = noise(x.len(), "input direction");
+            let shifted = |by: f32| {
+                loss(&parameters, &x.iter().zip(&along).map(|(x, a)| x + by * a).collect::<Vec<_>>())
+            };
+            let summed: f64 = dx.chunks_exact(x.len()).map(|own| dot(own, &along)).sum();
+            near(summed, shifted(step), shifted(-step), step.into(), "input");
+            // A pass that nobody learns from gives the same slopes of the input.
+            assert_eq!(network.backward(&parameters, &tape, &c, None, true), dx);
+            parameters.truncate(parameters.len());
+        }
+    }
+}
+
+#[test]
+fn members_are_networks_of_their_own() {
+    let (three, parameters) = network(shape(3, Activation::Relu, true));
+    let x = noise(4 * 5, "x");
+    let all = three.evaluate(&parameters, &x);
+    for member in 0..3 {
+        let (one, mut own) = network(shape(1, Activation::Relu, true));
+        for (parameter, from) in own.iter_mut().zip(parameters.iter()) {
+            let [rows, columns] = parameter.value.dims();
+            let numbers = host::numbers(&from.value)[member * rows * columns..][..rows * columns].to_vec();
+            parameter.value = host::tensor(numbers, [rows, columns], &Device::flex());
+        }
+        assert_eq!(one.evaluate(&own, &x), all[member * 12..][..12]);
+    }
+    assert_ne!(all[..12], all[12..24]);
+}
+
+#[test]
+fn weights_begin_as_told() {
+    let of = |init: Init, inputs: usize, outputs: usize| {
+        let shape = Shape {
+            inputs,
+            hidden: Vec::new(),
+            outputs,
+            members: 1,
+            activation: Activation::Tanh,
+            layer_norm: false,
+            init: (init, init),
+        };
+        let (_, parameters) = network(shape);
+        [0, 1].map(|id| host::numbers(parameters.get(id)))
+    };
+    for (inputs, outputs) in [(8, 3), (3, 8), (5, 5)] {
+        let [weight, bias] = of(Init::Orthogonal(2.0), inputs, outputs);
+        assert!(bias.iter().all(|b| *b == 0.0));
+        let count = inputs.min(outputs);
+        let vector = |n: usize| -> Vec<f32> {
+            match outputs <= inputs {
+                true => weight[n * inputs..][..inputs].to_vec(),
+                false => (0..outputs).map(|row| weight[row * inputs + n]).collect(),
+            }
+        };
+        for a in 0..count {
+            for b in 0..count {
+                let expected = if a == b { 4.0 } else { 0.0 };
+                assert!((dot(&vector(a), &vector(b)) - expected).abs() < 1e-5);
+            }
+        }
+    }
+    let largest = |numbers: &[f32]| numbers.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let [weight, bias] = of(Init::Torch, 100, 50);
+    assert!((0.099..=0.1).contains(&largest(&weight)) && (0.08..=0.1).contains(&largest(&bias)));
+    let [weight, bias] = of(Init::Uniform(3e-3), 100, 50);
+    assert!((2.9e-3..=3e-3).contains(&largest(&weight)) && largest(&bias) <= 3e-3);
+    let [weight, bias] = of(Init::Xavier(0.01), 100, 50);
+    assert!((1.9e-3..=2e-3).contains(&largest(&weight)) && largest(&bias) == 0.0);
+    let [_, bias] = of(Init::TorchWithBias(0.1), 100, 50);
+    assert!(bias.iter().all(|b| *b == 0.1));
+}
+
+#[test]
+fn tanh_is_exact_to_a_few_digits_of_the_last_place() {
+    for step in -90_000i32..90_000 {
+        let x = step as f32 * 1e-4;
+        let expected = f64::from(x).tanh();
+        let error = (f64::from(tanh(x)) - expected).abs();
+        assert!(error <= 4e-7 * expected.abs().max(1e-3), "{x}: {} is not {expected}", tanh(x));
+    }
+    assert_eq!((tanh(0.0), tanh(100.0), tanh(-100.0)), (0.0, 1.0, -1.0));
+    assert!(tanh(f32::NAN).is_nan());
+}

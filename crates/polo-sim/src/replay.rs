@@ -1,0 +1,217 @@
+//! What was lived through: transitions in a ring, drawn from uniformly.
+//!
+//! Off-policy methods learn from it; there is no second buffer. Everything is f32 and flat, as networks take it; a
+//! discrete action is stored as the number of its choice. `next_observations` holds what really followed, also where an
+//! episode was cut: the beginning of the next episode is never stored as the end of this one.
+
+use std::path::Path;
+
+use polo_run::{Problem, Result, folder::write_atomic};
+
+/// A ring of transitions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayBuffer {
+    observation: usize,
+    action: usize,
+    capacity: usize,
+    /// Where the next transition goes once the ring is full.
+    next: usize,
+    observations: Vec<f32>,
+    actions: Vec<f32>,
+    rewards: Vec<f32>,
+    next_observations: Vec<f32>,
+    terminated: Vec<f32>,
+}
+
+/// Transitions side by side, row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// `[rows, observation]`.
+    pub observations: Vec<f32>,
+    /// `[rows, action]`; choices as numbers, `[rows, 1]`.
+    pub actions: Vec<f32>,
+    /// `[rows]`.
+    pub rewards: Vec<f32>,
+    /// `[rows, observation]`.
+    pub next_observations: Vec<f32>,
+    /// `[rows]`: 1 where the task was over, else 0; a cut episode is not over.
+    pub terminated: Vec<f32>,
+}
+
+impl Batch {
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rewards.is_empty()
+    }
+}
+
+impl ReplayBuffer {
+    /// An empty ring for at most `capacity` transitions with so many numbers to an observation and to an action.
+    pub fn new(capacity: usize, observation: usize, action: usize) -> Self {
+        Self {
+            observation,
+            action,
+            capacity: capacity.max(1),
+            next: 0,
+            observations: Vec::new(),
+            actions: Vec::new(),
+            rewards: Vec::new(),
+            next_observations: Vec::new(),
+            terminated: Vec::new(),
+        }
+    }
+
+    /// Transitions held.
+    pub fn len(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.rewards.is_empty()
+    }
+
+    /// Adds a transition; the oldest makes room once the ring is full. Slices are of the sizes that the ring was made
+    /// for.
+    pub fn add(&mut self, observation: &[f32], action: &[f32], reward: f32, next: &[f32], terminated: bool) {
+        debug_assert_eq!(
+            (observation.len(), action.len(), next.len()),
+            (self.observation, self.action, self.observation)
+        );
+        let over = f32::from(u8::from(terminated));
+        if self.len() < self.capacity {
+            self.observations.extend_from_slice(observation);
+            self.actions.extend_from_slice(action);
+            self.rewards.push(reward);
+            self.next_observations.extend_from_slice(next);
+            self.terminated.push(over);
+            return;
+        }
+        let (at, o, a) = (self.next, self.observation, self.action);
+        self.observations[at * o..][..o].copy_from_slice(observation);
+        self.actions[at * a..][..a].copy_from_slice(action);
+        self.rewards[at] = reward;
+        self.next_observations[at * o..][..o].copy_from_slice(next);
+        self.terminated[at] = over;
+        self.next = (at + 1) % self.capacity;
+    }
+
+    /// The transitions at these places.
+    pub fn at(&self, places: &[usize]) -> Batch {
+        let (o, a) = (self.observation, self.action);
+        let mut batch = Batch::default();
+        batch.observations.reserve(places.len() * o);
+        batch.next_observations.reserve(places.len() * o);
+        for &place in places {
+            batch.observations.extend_from_slice(&self.observations[place * o..][..o]);
+            batch.actions.extend_from_slice(&self.actions[place * a..][..a]);
+            batch.rewards.push(self.rewards[place]);
+            batch.next_observations.extend_from_slice(&self.next_observations[place * o..][..o]);
+            batch.terminated.push(self.terminated[place]);
+        }
+        batch
+    }
+
+    /// Writes the ring into a file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let sizes = [self.observation, self.action, self.capacity, self.next, self.len()];
+        let mut bytes: Vec<u8> = sizes.iter().flat_map(|&size| (size as u64).to_le_bytes()).collect();
+        for numbers in
+            [&self.observations, &self.actions, &self.rewards, &self.next_observations, &self.terminated]
+        {
+            bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        }
+        write_atomic(path, &bytes)
+    }
+
+    /// Takes up a ring of the same sizes from a file.
+    ///
+    /// # Errors
+    /// The file is missing, cut short, or of another ring.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
+        let wrong = |what: &str| {
+            Problem::input(format!("the replay buffer {what}"))
+                .place(path.display().to_string())
+                .hint("this checkpoint belongs to another run")
+        };
+        let (head, body) = bytes.split_at_checked(40).ok_or_else(|| wrong("is cut short"))?;
+        let sizes: Vec<usize> = head.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b) as usize).collect();
+        if sizes[..3] != [self.observation, self.action, self.capacity] || sizes[4] > self.capacity {
+            return Err(wrong("has other sizes"));
+        }
+        let count = sizes[4];
+        if body.len() != 4 * count * (2 * self.observation + self.action + 2) {
+            return Err(wrong("is cut short"));
+        }
+        let mut numbers = body.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+        let mut take = |count: usize| numbers.by_ref().take(count).collect::<Vec<f32>>();
+        self.observations = take(count * self.observation);
+        self.actions = take(count * self.action);
+        self.rewards = take(count);
+        self.next_observations = take(count * self.observation);
+        self.terminated = take(count);
+        self.next = sizes[3];
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(count: usize) -> ReplayBuffer {
+        let mut ring = ReplayBuffer::new(4, 2, 1);
+        for n in 0..count {
+            let n = n as f32;
+            ring.add(&[n, -n], &[10.0 + n], n, &[n + 1.0, -n], n as usize % 3 == 2);
+        }
+        ring
+    }
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let ring = filled(6);
+        assert_eq!(ring.len(), 4);
+        let batch = ring.at(&[0, 1, 2, 2]);
+        assert_eq!(batch.rewards, [4.0, 5.0, 2.0, 2.0]);
+        assert_eq!(batch.observations, [4.0, -4.0, 5.0, -5.0, 2.0, -2.0, 2.0, -2.0]);
+        assert_eq!(batch.next_observations[..2], [5.0, -4.0]);
+        assert_eq!(
+            (batch.actions, batch.terminated),
+            (vec![14.0, 15.0, 12.0, 12.0], vec![0.0, 1.0, 1.0, 1.0])
+        );
+    }
+
+    #[test]
+    fn a_ring_comes_back_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replay.bin");
+        for count in [0, 3, 6] {
+            let mut ring = filled(count);
+            ring.save(&path).unwrap();
+            let mut back = ReplayBuffer::new(4, 2, 1);
+            back.load(&path).unwrap();
+            assert_eq!(back, ring);
+            for ring in [&mut ring, &mut back] {
+                ring.add(&[7.0, 7.0], &[7.0], 7.0, &[7.0, 7.0], false);
+            }
+            assert_eq!(back, ring);
+        }
+        let problem = ReplayBuffer::new(4, 3, 1).load(&path).unwrap_err();
+        assert!(problem.message().contains("other sizes"), "{problem}");
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in [0, 39, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(ReplayBuffer::new(4, 2, 1).load(&path).unwrap_err().message().contains("cut short"));
+        }
+    }
+}
