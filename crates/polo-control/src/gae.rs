@@ -15,8 +15,10 @@ pub struct Lived<'a> {
 
 /// Advantages; returns are advantages plus values:
 ///
-///     delta_t = r_t + gamma V_{t+1} (1 - d_t) - V_t
-///     A_t     = delta_t + gamma lambda (1 - d_t) A_{t+1}
+/// ```text
+/// delta_t = r_t + gamma V_{t+1} (1 - d_t) - V_t
+/// A_t     = delta_t + gamma lambda (1 - d_t) A_{t+1}
+/// ```
 ///
 /// d_t says that the episode ended with step t. What a truncated episode would still have earned must be in its last
 /// reward already.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polo_nn::files::{Format, Tensors, read_safetensors, write_safetensors};
 use polo_run::{
-    Result,
+    Problem, Result,
     metrics::Metrics,
     seed::{Seeds, below},
 };
@@ -128,6 +128,11 @@ impl Trainer {
             false => self.learner.explore(&state.observation, state.done, self.total, &self.seeds),
         };
         let step = self.environment.step(&action)?;
+        self.environment.observation_space().check_observation(&step.observation)?;
+        if !step.reward.is_finite() {
+            return Err(Problem::input(format!("the environment's reward is {}", step.reward))
+                .hint("mend its reward; nothing can be learnt from it"));
+        }
         let stored = match &action {
             Action::Continuous(values) => values.clone(),
             Action::Discrete(choice) => vec![*choice as f32],

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use polo_nn::files::{Format, Tensors, read_safetensors, write_safetensors};
 use polo_run::{Result, metrics::Metrics, seed::Seeds};
-use polo_sim::{Action, Environment};
+use polo_sim::{Action, vector::VectorEnvironment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -93,7 +93,7 @@ pub trait Learner: Send {
 /// A learner in its world.
 pub struct Trainer {
     learner: Box<dyn Learner>,
-    copies: Vec<Box<dyn Environment>>,
+    copies: VectorEnvironment,
     seeds: Seeds,
     total: u64,
     state: State,
@@ -104,8 +104,8 @@ pub struct Trainer {
 struct State {
     done: u64,
     iterations: u64,
-    /// As the environments showed them.
-    observations: Vec<Vec<f32>>,
+    /// As the environments showed them, `[copies, observation]`.
+    observations: Vec<f32>,
     returns: Vec<f64>,
     lengths: Vec<u64>,
     /// Running discounted sums of rewards.
@@ -115,24 +115,21 @@ struct State {
 }
 
 impl Trainer {
-    /// A trainer before its first step; `copies` are as many as the learner plans for.
+    /// A trainer before its first step; `copies` are as many as the learner plans for, beginning anew in the same step.
     ///
     /// # Errors
     /// Those of the environments.
     pub fn new(
         learner: Box<dyn Learner>,
-        mut copies: Vec<Box<dyn Environment>>,
+        mut copies: VectorEnvironment,
         seed: u64,
         total: u64,
     ) -> Result<Self> {
-        let mut observations = Vec::with_capacity(copies.len());
-        for (copy, environment) in copies.iter_mut().enumerate() {
-            observations.push(environment.reset(Some(seed.wrapping_add(copy as u64)))?);
-        }
-        let count = copies.len();
-        let mut observed = Running::new(observations.first().map_or(1, Vec::len));
+        let observations = copies.reset(Some(seed))?;
+        let count = copies.copies();
+        let mut observed = Running::new(observations.len() / count);
         if learner.plan().normalise_observations {
-            observed.update(&observations.concat());
+            observed.update(&observations);
         }
         let state = State {
             done: 0,
@@ -167,46 +164,37 @@ impl Trainer {
         let (mut rollout, mut ended, mut rewards) = (Rollout::default(), Vec::new(), Vec::new());
         let (mut returns, mut lengths) = (Vec::new(), Vec::new());
         for step in 0..plan.steps {
-            let seen = self.seen(&self.state.observations.concat());
+            let seen = self.seen(&self.state.observations);
             let number = self.state.iterations * plan.steps as u64 + step as u64;
             let acted = self.learner.act(&seen, number, &self.seeds);
-            let mut raw_rewards = vec![0.0; plan.copies];
-            let mut cut_off: Vec<Option<Vec<f32>>> = vec![None; plan.copies];
-            for (copy, action) in acted.actions.iter().enumerate() {
-                let taken = self.copies[copy].step(action)?;
+            let taken = self.copies.step(&acted.actions)?;
+            for copy in 0..plan.copies {
                 let state = &mut self.state;
-                state.returns[copy] += taken.reward;
+                state.returns[copy] += taken.rewards[copy];
                 state.lengths[copy] += 1;
-                raw_rewards[copy] = taken.reward;
-                let over = taken.terminated || taken.truncated;
+                state.discounted[copy] = state.discounted[copy] * f64::from(plan.gamma) + taken.rewards[copy];
+                let over = taken.terminated[copy] || taken.truncated[copy];
                 ended.push(over);
-                let gamma = f64::from(plan.gamma);
-                let before = state.discounted[copy];
-                state.discounted[copy] = before * gamma + taken.reward;
                 if over {
                     returns.push(std::mem::take(&mut state.returns[copy]));
                     lengths.push(std::mem::take(&mut state.lengths[copy]) as f64);
-                    if taken.truncated && !taken.terminated {
-                        cut_off[copy] = Some(taken.observation);
-                    }
-                    state.observations[copy] = self.copies[copy].reset(None)?;
-                } else {
-                    state.observations[copy] = taken.observation;
                 }
             }
+            self.state.observations = taken.observations;
             if plan.normalise_observations {
-                self.state.observed.update(&self.state.observations.concat());
+                self.state.observed.update(&self.state.observations);
             }
             if plan.normalise_rewards {
                 let sums: Vec<f32> = self.state.discounted.iter().map(|&sum| sum as f32).collect();
                 self.state.rewarded.update(&sums);
             }
-            for (copy, raw_reward) in raw_rewards.into_iter().enumerate() {
+            for (copy, raw_reward) in taken.rewards.into_iter().enumerate() {
                 let mut reward = raw_reward as f32;
                 if plan.normalise_rewards {
                     reward = self.state.rewarded.scale(reward);
                 }
-                if let (Some(last), true) = (&cut_off[copy], plan.bootstrap_truncated) {
+                let cut_off = plan.bootstrap_truncated && taken.truncated[copy] && !taken.terminated[copy];
+                if let (Some(last), true) = (&taken.final_observations[copy], cut_off) {
                     reward += plan.gamma * self.learner.values(&self.seen(last))[0];
                 }
                 if ended[step * plan.copies + copy] {
@@ -219,7 +207,7 @@ impl Trainer {
             rollout.logps.extend(acted.logps);
             rollout.values.extend(acted.values);
         }
-        let last_values = self.learner.values(&self.seen(&self.state.observations.concat()));
+        let last_values = self.learner.values(&self.seen(&self.state.observations));
         let lived =
             Lived { rewards: &rewards, values: &rollout.values, ended: &ended, last_values: &last_values };
         rollout.advantages = advantages(lived, plan.gamma, plan.lambda);
@@ -253,8 +241,7 @@ impl Trainer {
         let mut tensors = Tensors::new();
         self.learner.save(&mut tensors);
         write_safetensors(&folder.join("learner.safetensors"), &tensors, Format::F32)?;
-        let environments: Vec<_> = self.copies.iter().map(|copy| copy.save()).collect();
-        let world = serde_json::json!({"state": self.state, "environment": environments});
+        let world = serde_json::json!({"state": self.state, "environment": self.copies.save()});
         crate::train::write_json(&folder.join("world.json"), &world)
     }
 
@@ -266,9 +253,6 @@ impl Trainer {
         self.learner.load(&mut read_safetensors(&folder.join("learner.safetensors"))?)?;
         let (state, environments) = crate::train::read_world(&folder.join("world.json"))?;
         self.state = state;
-        for (copy, saved) in self.copies.iter_mut().zip(environments.as_array().into_iter().flatten()) {
-            copy.restore(saved)?;
-        }
-        Ok(())
+        self.copies.restore(&environments)
     }
 }

@@ -19,7 +19,10 @@ use polo_run::{
     report,
     seed::Seeds,
 };
-use polo_sim::make;
+use polo_sim::{
+    make,
+    vector::{Autoreset, VectorEnvironment},
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -61,10 +64,7 @@ impl Trainer {
                 Trainer::Off(off_policy::Trainer::new(learner, environment, seed, total)?)
             }
             Learner::OnPolicy(learner) => {
-                let mut copies = vec![environment];
-                while copies.len() < learner.plan().copies {
-                    copies.push(make(id)?);
-                }
+                let copies = VectorEnvironment::make(id, learner.plan().copies, Autoreset::SameStep)?;
                 Trainer::On(on_policy::Trainer::new(learner, copies, seed, total)?)
             }
         })

@@ -81,18 +81,24 @@ fn no_file_allows_unsafe_code() {
 /// A method is found by its name, and a claim beside the method that it is about.
 #[test]
 fn a_method_is_a_file_and_a_claim_is_about_a_method() {
-    let source = workspace().join("crates/polo-preference/src");
-    // A folder beside a method's file holds its parts.
-    let own = |path: &PathBuf| path.parent() == Some(&source.join("methods"));
-    let mut methods: Vec<_> =
-        files(&source.join("methods"), "rs").into_iter().filter(own).map(stem).collect();
+    let mut methods = Vec::new();
+    for family in FLOORS[3] {
+        let source = workspace().join("crates").join(family).join("src/methods");
+        // A folder beside a method's file holds its parts.
+        let own = |path: &PathBuf| path.parent() == Some(&source);
+        methods.extend(files(&source, "rs").into_iter().filter(own).map(stem));
+    }
     methods.retain(|stem| stem != "mod" && !stem.ends_with("tests"));
+    methods.sort();
     let mut slugs: Vec<_> = polo::registry::cards().iter().map(|card| card.slug.replace('-', "_")).collect();
     slugs.sort();
     assert_eq!(methods, slugs);
     // Benches and tables that several claims share.
     let shared = ["mod", "tests", "bench", "cipher", "tabular"];
-    for claim in stems(&source.join("claims")).iter().filter(|stem| !shared.contains(&stem.as_str())) {
+    let claims = FLOORS[3].iter().map(|family| workspace().join("crates").join(family).join("src/claims"));
+    let claims: Vec<String> =
+        claims.filter(|folder| folder.exists()).flat_map(|folder| stems(&folder)).collect();
+    for claim in claims.iter().filter(|stem| !shared.contains(&stem.as_str())) {
         let about = slugs.iter().any(|slug| claim == slug || claim.starts_with(&format!("{slug}_")));
         assert!(about, "the claim {claim} is about no method");
     }
@@ -101,7 +107,8 @@ fn a_method_is_a_file_and_a_claim_is_about_a_method() {
 /// Losses and updates are pure: what a method file computes depends on its arguments alone.
 #[test]
 fn method_files_touch_neither_files_nor_clock_nor_environment() {
-    for path in files(&workspace().join("crates/polo-preference/src/methods"), "rs") {
+    let folders = FLOORS[3].iter().map(|family| workspace().join("crates").join(family).join("src/methods"));
+    for path in folders.flat_map(|folder| files(&folder, "rs")) {
         let text = fs::read_to_string(&path).unwrap();
         for mark in ["std::fs", "std::env", "std::time", "std::net", "std::process", "rand::rng"] {
             assert!(!text.contains(mark), "{} uses {mark}", path.display());

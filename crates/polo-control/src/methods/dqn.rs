@@ -1,7 +1,9 @@
 //! DQN: deep Q-network (Mnih et al. 2015).
 //!
-//!     y = r + gamma (1 - terminated) max_a Q'(s', a)
-//!     L = mean (Q(s,a) - y)^2            or Huber's loss of the same difference
+//! ```text
+//! y = r + gamma (1 - terminated) max_a Q'(s', a)
+//! L = mean (Q(s,a) - y)^2            or Huber's loss of the same difference
+//! ```
 //!
 //! Q' is a copy of Q that is renewed from time to time. Actions are tried at random with a probability that falls in a
 //! line.

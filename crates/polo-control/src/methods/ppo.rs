@@ -3,9 +3,11 @@
 //! Several epochs of minibatches on each rollout, with a ratio of new to old probabilities that earns nothing more once
 //! it has moved beyond the clip range in the direction that the advantage asks for:
 //!
-//!     rho  = exp(log pi(a|s) - log pi_old(a|s))
-//!     L    = mean max(-A rho, -A clip(rho, 1 - e, 1 + e))
-//!          + c_v / 2 mean max((V - R)^2, (V_old + clip(V - V_old, -e, e) - R)^2) - c_e mean H(pi)
+//! ```text
+//! rho  = exp(log pi(a|s) - log pi_old(a|s))
+//! L    = mean max(-A rho, -A clip(rho, 1 - e, 1 + e))
+//!      + c_v / 2 mean max((V - R)^2, (V_old + clip(V - V_old, -e, e) - R)^2) - c_e mean H(pi)
+//! ```
 //!
 //! A is the advantage by GAE, normalised over the minibatch, R = A + V_old the return. As in CleanRL, but for episodes
 //! that were cut by a time limit: their last reward gets the discounted value of what was cut off, as in

@@ -2,10 +2,12 @@
 //!
 //! Two critics learn the value of acting well and keeping one's options open; the policy climbs the lesser of them:
 //!
-//!     y     = r + gamma (1 - terminated) [min Q'(s', a') - alpha log pi(a'|s')],   a' ~ pi(s')
-//!     L_Q   = mean (Q_1(s,a) - y)^2 + mean (Q_2(s,a) - y)^2
-//!     L_pi  = mean alpha log pi(a|s) - min Q(s,a),   a ~ pi(s), the noise held fixed
-//!     L_a   = mean -alpha (log pi(a|s) + H),   H the entropy that is aimed at
+//! ```text
+//! y     = r + gamma (1 - terminated) [min Q'(s', a') - alpha log pi(a'|s')],   a' ~ pi(s')
+//! L_Q   = mean (Q_1(s,a) - y)^2 + mean (Q_2(s,a) - y)^2
+//! L_pi  = mean alpha log pi(a|s) - min Q(s,a),   a ~ pi(s), the noise held fixed
+//! L_a   = mean -alpha (log pi(a|s) + H),   H the entropy that is aimed at
+//! ```
 //!
 //! In CleanRL's order: critics at every update; at every second one two steps of policy and temperature; targets follow
 //! at every update.

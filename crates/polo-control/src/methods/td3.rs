@@ -1,9 +1,11 @@
 //! TD3: twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477).
 //!
-//!     a'   = clip(mu'(s') + clip(scale N(0, sigma^2), -c scale, c scale), low, high)
-//!     y    = r + gamma (1 - terminated) min Q'(s', a')
-//!     L_Q  = mean (Q_1(s,a) - y)^2 + mean (Q_2(s,a) - y)^2
-//!     L_mu = -mean Q_1(s, mu(s))      at every second update, when all targets follow
+//! ```text
+//! a'   = clip(mu'(s') + clip(scale N(0, sigma^2), -c scale, c scale), low, high)
+//! y    = r + gamma (1 - terminated) min Q'(s', a')
+//! L_Q  = mean (Q_1(s,a) - y)^2 + mean (Q_2(s,a) - y)^2
+//! L_mu = -mean Q_1(s, mu(s))      at every second update, when all targets follow
+//! ```
 
 use polo_nn::{
     distributions::Bounds,

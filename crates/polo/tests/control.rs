@@ -1,0 +1,158 @@
+//! Control through the real binary: methods learn and their policies are evaluated, stopped runs go on as if they never
+//! were, and what cannot be is refused.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+fn polo(folder: &Path, line: &str) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
+    command.current_dir(folder).args(line.split(' ')).env_clear();
+    command
+}
+
+#[track_caller]
+fn done(folder: &Path, line: &str) -> String {
+    let out = polo(folder, line).output().unwrap();
+    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Mean return of a run's policy over 20 episodes.
+fn evaluated(folder: &Path, run: &str) -> f64 {
+    let said = done(folder, &format!("evaluate --model {run}/final --episodes 20 --seed 77 --json"));
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(found["return"]["n"], 20);
+    found["return"]["mean"].as_f64().unwrap()
+}
+
+#[test]
+fn methods_learn_and_their_policies_are_evaluated() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    for (method, environment, settings, least) in [
+        // A pole falls after about 20 steps where nothing is learnt.
+        ("ppo", "CartPole-v1", "--set training.steps=40000", 150.0),
+        (
+            "dqn",
+            "CartPole-v1",
+            "--set training.steps=12000 --set method.random_steps=500 --set method.train_every=2 --set method.learning_rate=1e-3 --set method.hidden=[32,32]",
+            60.0,
+        ),
+        // A pendulum that nobody swings up earns about -1,200.
+        (
+            "sac",
+            "Pendulum-v1",
+            "--set training.steps=4000 --set method.random_steps=300 --set method.batch=64 --set method.hidden=[32,32] --set method.policy_rate=3e-3 --set method.critic_rate=3e-3 --set method.policy_every=1",
+            -700.0,
+        ),
+        (
+            "td3",
+            "Pendulum-v1",
+            "--set training.steps=5000 --set method.random_steps=500 --set method.batch=128 --set method.hidden=[64,64] --set method.learning_rate=1e-3",
+            -800.0,
+        ),
+        ("ppo", "Pendulum-v1", "--set training.steps=2048 --set method.rollout=512", -2000.0),
+    ] {
+        let run = format!("{method}-{environment}");
+        let line = format!(
+            "train {method} --env {environment} --out {run} {settings} --set training.evaluate_every=0"
+        );
+        assert_eq!(done(folder, &line), format!("{run}/final\n"));
+        let found = evaluated(folder, &run);
+        assert!(found > least, "{run}: {found}");
+        assert!(folder.join(&run).join("report.html").exists());
+    }
+}
+
+#[test]
+fn runs_that_were_stopped_go_on_as_if_they_never_were() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    for (method, environment, settings) in [
+        ("ppo", "CartPole-v1", "--set training.steps=60000 --set training.checkpoint_every=512"),
+        (
+            "ppo",
+            "Pendulum-v1",
+            "--set training.steps=20000 --set training.checkpoint_every=256 --set method.rollout=128 --set method.copies=2 --set method.minibatches=4",
+        ),
+        (
+            "sac",
+            "Pendulum-v1",
+            "--set training.steps=1500 --set training.checkpoint_every=50 --set method.random_steps=100 --set method.batch=32 --set method.hidden=[16,16] --set method.buffer=300",
+        ),
+    ] {
+        let name = |run: &str| format!("{method}-{environment}-{run}");
+        let line = |run: &str| {
+            let out = name(run);
+            format!(
+                "train {method} --env {environment} --out {out} {settings} --set training.log_every=100 --resume auto"
+            )
+        };
+        done(folder, &line("whole"));
+        let mut child =
+            polo(folder, &line("part")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let checkpoints = folder.join(name("part")).join("checkpoints");
+        while fs::read_dir(&checkpoints).map_or(0, |entries| {
+            entries.flatten().filter(|entry| entry.path().join("manifest.json").exists()).count()
+        }) < 2
+        {
+            assert_eq!(child.try_wait().unwrap(), None, "{method} {environment}: the run ended too early");
+            thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        done(folder, &line("part"));
+        for file in ["metrics.jsonl", "final/policy.safetensors", "final/policy.json"] {
+            let read = |run: &str| fs::read(folder.join(name(run)).join(file)).unwrap();
+            assert!(read("whole") == read("part"), "{method} {environment}: {file} differs");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let refused = |line: &str, message: &str, hint: &str| {
+        let out = polo(folder, line).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success(), "{line}");
+        assert!(
+            said.contains(message) && said.contains(hint) && !said.contains("panicked"),
+            "{line}: {said}"
+        );
+    };
+    refused("train ppo", "no environment is given", "--env ID");
+    refused("train ppo --env CartPole", "no environment `CartPole`", "CartPole-v1");
+    refused("train sac --env CartPole-v1", "takes numbers", "dqn and ppo");
+    refused("train dqn --env Pendulum-v1", "takes choices", "sac, td3");
+    refused("train ppo --env CartPole-v1 --set method.clip=0", "method.clip", "> 0");
+    refused("train ppo --env CartPole-v1 --set method.hidden=[0]", "width out of range", "[64, 64]");
+    refused("train ppo --env CartPole-v1 --set method.hiden=[8]", "method.hiden", "method.hidden");
+    refused("evaluate --model nowhere --episodes 3", "policy.json", "");
+    fs::create_dir(folder.join("torn")).unwrap();
+    fs::write(folder.join("torn/policy.json"), "{\"environment\": 3").unwrap();
+    refused(
+        "evaluate --model torn --episodes 3",
+        "not the description of a policy",
+        "run of a control method",
+    );
+    done(folder, "train ppo --env CartPole-v1 --out run --set training.steps=512");
+    let path = folder.join("run/final/policy.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    refused("evaluate --model run/final --episodes 3", "safetensors", "");
+    let json = folder.join("run/final/policy.json");
+    let described = fs::read_to_string(&json).unwrap();
+    fs::write(&json, described.replace("CartPole-v1", "Acrobot-v1")).unwrap();
+    fs::write(&path, bytes).unwrap();
+    refused("evaluate --model run/final --episodes 3", "not made for `Acrobot-v1`", "train again");
+}
