@@ -96,39 +96,17 @@ impl Network {
 
     /// One step of Adam on a gradient taken times `scale`.
     pub fn step(&mut self, mut gradients: Gradients, adam: Adam, scale: f64) {
-        let settings = AdamW {
-            learning_rate: adam.learning_rate,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: adam.epsilon,
-            weight_decay: 0.0,
-        };
-        optimiser::step(&mut self.parameters, &mut self.moments, &mut gradients, settings, scale);
+        optimiser::step(&mut self.parameters, &mut self.moments, &mut gradients, adam.settings(), scale);
     }
 
     /// Everything that a checkpoint must hold, under names that begin with `prefix`.
     pub fn save(&self, prefix: &str, tensors: &mut Tensors) {
-        self.save_weights(prefix, tensors);
-        for (parameter, moment) in self.parameters.iter().zip(&self.moments.values) {
-            let Some((first, second)) = moment else { continue };
-            for (part, value) in [("first", first), ("second", second)] {
-                let name = format!("{prefix}/{}/{part}", parameter.name);
-                tensors.insert(name, (value.dims().to_vec(), host::numbers(value)));
-            }
-        }
-        // A count of steps is exact in f32 up to 2^24; above it is kept as two halves.
-        let steps = self.moments.steps;
-        let halves = vec![(steps >> 20) as f32, (steps & 0xf_ffff) as f32];
-        tensors.insert(format!("{prefix}/steps"), (vec![2], halves));
+        save(&self.parameters, Some(&self.moments), prefix, tensors);
     }
 
     /// The weights alone.
     pub fn save_weights(&self, prefix: &str, tensors: &mut Tensors) {
-        for parameter in self.parameters.iter() {
-            let value = &parameter.value;
-            let name = format!("{prefix}/{}", parameter.name);
-            tensors.insert(name, (value.dims().to_vec(), host::numbers(value)));
-        }
+        save(&self.parameters, None, prefix, tensors);
     }
 
     /// Takes up what [`Network::save`] wrote.
@@ -136,17 +114,7 @@ impl Network {
     /// # Errors
     /// Tensors of another network.
     pub fn load(&mut self, prefix: &str, tensors: &mut Tensors) -> Result<()> {
-        self.load_weights(prefix, tensors)?;
-        for (parameter, moment) in self.parameters.iter().zip(&mut self.moments.values) {
-            let Some((first, second)) = moment else { continue };
-            for (part, value) in [("first", first), ("second", second)] {
-                let name = format!("{prefix}/{}/{part}", parameter.name);
-                *value = host::tensor(take(tensors, &name, &value.dims())?, value.dims(), &Device::flex());
-            }
-        }
-        let halves = take(tensors, &format!("{prefix}/steps"), &[2])?;
-        self.moments.steps = ((halves[0] as u64) << 20) + halves[1] as u64;
-        Ok(())
+        load(&mut self.parameters, Some(&mut self.moments), prefix, tensors)
     }
 
     /// Takes up what [`Network::save_weights`] wrote.
@@ -154,13 +122,100 @@ impl Network {
     /// # Errors
     /// Tensors of another network.
     pub fn load_weights(&mut self, prefix: &str, tensors: &mut Tensors) -> Result<()> {
-        for parameter in self.parameters.iter_mut() {
-            let shape = parameter.value.dims();
-            let numbers = take(tensors, &format!("{prefix}/{}", parameter.name), &shape)?;
-            parameter.value = host::tensor(numbers, shape, &Device::flex());
-        }
-        Ok(())
+        load(&mut self.parameters, None, prefix, tensors)
     }
+}
+
+/// One number that is learnt, with an optimiser of its own.
+#[derive(Clone, Debug)]
+pub struct Scalar {
+    parameters: Parameters,
+    moments: Moments,
+}
+
+impl Scalar {
+    /// A number to begin with.
+    pub fn new(name: &str, value: f32) -> Self {
+        let mut parameters = Parameters::default();
+        let value = host::tensor(vec![value], [1, 1], &Device::flex());
+        parameters.push(Parameter { name: name.into(), value, trainable: true, decays: false });
+        Self { moments: Moments::new(&parameters), parameters }
+    }
+
+    /// The number.
+    pub fn value(&self) -> f32 {
+        host::numbers(self.parameters.get(0))[0]
+    }
+
+    /// One step of Adam along dL/dnumber.
+    pub fn step(&mut self, slope: f32, adam: Adam) {
+        let mut gradients = Gradients::new(&self.parameters);
+        gradients.add(0, host::tensor(vec![slope], [1, 1], &Device::flex()));
+        optimiser::step(&mut self.parameters, &mut self.moments, &mut gradients, adam.settings(), 1.0);
+    }
+
+    /// As [`Network::save`].
+    pub fn save(&self, prefix: &str, tensors: &mut Tensors) {
+        save(&self.parameters, Some(&self.moments), prefix, tensors);
+    }
+
+    /// As [`Network::load`].
+    ///
+    /// # Errors
+    /// Tensors of another number.
+    pub fn load(&mut self, prefix: &str, tensors: &mut Tensors) -> Result<()> {
+        load(&mut self.parameters, Some(&mut self.moments), prefix, tensors)
+    }
+}
+
+impl Adam {
+    fn settings(self) -> AdamW {
+        let Adam { learning_rate, epsilon } = self;
+        AdamW { learning_rate, beta1: 0.9, beta2: 0.999, epsilon, weight_decay: 0.0 }
+    }
+}
+
+fn save(parameters: &Parameters, moments: Option<&Moments>, prefix: &str, tensors: &mut Tensors) {
+    for parameter in parameters.iter() {
+        let value = &parameter.value;
+        let name = format!("{prefix}/{}", parameter.name);
+        tensors.insert(name, (value.dims().to_vec(), host::numbers(value)));
+    }
+    let Some(moments) = moments else { return };
+    for (parameter, moment) in parameters.iter().zip(&moments.values) {
+        let Some((first, second)) = moment else { continue };
+        for (part, value) in [("first", first), ("second", second)] {
+            let name = format!("{prefix}/{}/{part}", parameter.name);
+            tensors.insert(name, (value.dims().to_vec(), host::numbers(value)));
+        }
+    }
+    // A count of steps is exact in f32 up to 2^24; above it is kept as two halves.
+    let halves = vec![(moments.steps >> 20) as f32, (moments.steps & 0xf_ffff) as f32];
+    tensors.insert(format!("{prefix}/steps"), (vec![2], halves));
+}
+
+fn load(
+    parameters: &mut Parameters,
+    moments: Option<&mut Moments>,
+    prefix: &str,
+    tensors: &mut Tensors,
+) -> Result<()> {
+    for parameter in parameters.iter_mut() {
+        let shape = parameter.value.dims();
+        let numbers = take(tensors, &format!("{prefix}/{}", parameter.name), &shape)?;
+        parameter.value = host::tensor(numbers, shape, &Device::flex());
+    }
+    let Some(moments) = moments else { return Ok(()) };
+    for (parameter, moment) in parameters.iter().zip(&mut moments.values) {
+        let Some((first, second)) = moment else { continue };
+        for (part, value) in [("first", first), ("second", second)] {
+            let name = format!("{prefix}/{}/{part}", parameter.name);
+            *value = host::tensor(take(tensors, &name, &value.dims())?, value.dims(), &Device::flex());
+        }
+    }
+    let halves = take(tensors, &format!("{prefix}/steps"), &[2])?;
+    moments.steps = ((halves[0] as u64) << 20) + halves[1] as u64;
+    Ok(())
 }
 
 fn take(

@@ -1,6 +1,6 @@
 //! The complete configuration of `polo train ppo|sac|...`.
 
-use polo_run::{Problem, Result, config::Settings, guard::OnNonFinite};
+use polo_run::{Problem, Result, config::Settings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +73,6 @@ pub struct Training {
     /// Write metrics every so many steps at most.
     #[schemars(range(min = 1))]
     pub log_every: u64,
-    /// What to do when a loss or gradient is no finite number.
-    pub on_non_finite: OnNonFinite,
 }
 
 impl Default for Training {
@@ -87,7 +85,6 @@ impl Default for Training {
             checkpoint_every: 50_000,
             keep_checkpoints: 2,
             log_every: 1000,
-            on_non_finite: OnNonFinite::Stop,
         }
     }
 }

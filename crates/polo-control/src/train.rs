@@ -6,12 +6,13 @@ use std::{
     time::Instant,
 };
 
+use polo_nn::shares;
 use polo_run::{
     Kind, Problem, Result,
     checkpoint::Checkpoints,
     config::Loaded,
     folder::{Resume, RunFolder, write_atomic},
-    guard::{Guard, GuardState, OnNonFinite, Verdict},
+    guard::{Guard, OnNonFinite},
     human,
     interrupt::Interrupt,
     metrics::{MetricLog, Metrics, Split},
@@ -126,12 +127,11 @@ pub fn train<M: MethodSettings>(
     let checkpoints = Checkpoints::new(folder.checkpoints(), training.keep_checkpoints)?;
     let latest = checkpoints.latest()?;
     latest.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    let mut guard = Guard::new(training.on_non_finite);
+    // A step that is not finite has reached the weights already: there is nothing to skip.
+    let mut guard = Guard::new(OnNonFinite::Stop);
     let mut last_good = None;
     if let Some(checkpoint) = &latest.checkpoint {
         trainer.load(&checkpoint.path)?;
-        let state: GuardState = serde_json::from_value(checkpoint.meta["guard"].clone()).unwrap_or_default();
-        guard = Guard::resumed(training.on_non_finite, state);
         last_good = Some(checkpoint.path.clone());
     }
     let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
@@ -143,13 +143,12 @@ pub fn train<M: MethodSettings>(
     let (mut logged, mut clock) = (trainer.done(), Instant::now());
     while trainer.done() < training.steps {
         let before = trainer.done();
-        let found = trainer.go_on()?;
+        let found = shares::inside(|| trainer.go_on())?;
         let done = trainer.done();
         for (name, value) in found.iter() {
             // The explained variance of equal returns is no number, and nothing depends on it.
             if name.starts_with("losses/") && name != "losses/explained_variance" && !value.is_finite() {
-                let verdict = guard.check(done, name, value, &[], last_good.as_deref())?;
-                debug_assert!(verdict == Verdict::Skip || training.on_non_finite == OnNonFinite::Stop);
+                guard.check(done, name, value, &[], last_good.as_deref())?;
             }
         }
         pending.merge(&found);
@@ -184,7 +183,7 @@ pub fn train<M: MethodSettings>(
         if passed(training.checkpoint_every) || ends || stop {
             let staging = checkpoints.begin(done)?;
             trainer.save(staging.path())?;
-            last_good = Some(checkpoints.finish(staging, json!({"guard": guard.state()}))?.path);
+            last_good = Some(checkpoints.finish(staging, json!({}))?.path);
         }
         if stop {
             bar.finish();

@@ -447,6 +447,14 @@ fn fit(
     Ok(true)
 }
 
+/// The context in which `second` is read after `first`: the prompt, which loses its beginning if all three would have
+/// more than `most` tokens, and `first`. None if the two answers leave no room for a prompt.
+pub fn one_after_another(prompt: &[u32], first: &[u32], second: &[u32], most: usize) -> Option<Vec<u32>> {
+    let room = most.checked_sub(first.len() + second.len()).filter(|room| *room > 0)?;
+    let kept = &prompt[prompt.len().saturating_sub(room)..];
+    Some([kept, first].concat())
+}
+
 pub(crate) fn too_long(tokens: usize, max_length: usize, place: &Place) -> Problem {
     let hint = "raise max_length if the model's context allows it, or set data.long_prompt to keep-end, keep-start or drop";
     place.mark(

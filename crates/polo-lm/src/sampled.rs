@@ -12,7 +12,7 @@ use polo_run::{Problem, Result};
 use serde_json::{Map, Value};
 
 use crate::{
-    encode::{Limits, ListTokens, LongPrompt, encode_lists},
+    encode::{Limits, ListTokens, LongPrompt, encode_lists, one_after_another},
     judge::{Comparison, Judge, Rule},
     model::{Batch, LanguageModel},
     read::{DataReport, ReadOptions, read_rows},
@@ -138,6 +138,59 @@ pub fn model_rewards(
             Problem::input("the reward model's answer is not a number").hint("its weights have diverged"),
         )),
     }
+}
+
+/// A reward for each answer of each row by a ranker of two answers, asked in both orders: the logit of the answer's
+/// winning over the row's baseline (`baselines`, in the order of the rows), nats; 0 for an answer equal to it.
+///
+/// # Errors
+/// As [`model_rewards`]; two answers that fill the model's context.
+pub fn ranked_rewards(
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    rows: &[SampledRow],
+    baselines: &[String],
+) -> Result<Vec<Vec<f64>>> {
+    let list = |(row, baseline): (&SampledRow, &String)| ListRow {
+        prompt: row.prompt.clone(),
+        completions: row.completions.iter().cloned().chain([row.prompt.answered(baseline)]).collect(),
+        scores: Vec::new(),
+        logps: Vec::new(),
+        place: row.place.clone(),
+        id: row.id,
+    };
+    let lists: Vec<ListRow> = rows.iter().zip(baselines).map(list).collect();
+    let context = model.architecture.context;
+    let limits = Limits { long_prompt: LongPrompt::KeepEnd, ..Limits::new(context) };
+    let encoded = encode_lists(&lists, tokenizer, &limits)?.rows;
+    let rewards = encoded.iter().zip(rows).map(|(list, row)| {
+        let Some((baseline, answers)) = list.answers.split_last() else { return Ok(Vec::new()) };
+        let reward = |answer: &Vec<u32>| {
+            if answer == baseline {
+                return Ok(0.0);
+            }
+            let mut batch = Batch::default();
+            for (first, second) in [(answer, baseline), (baseline, answer)] {
+                let before = one_after_another(&list.prompt, first, second, context).ok_or_else(|| {
+                    row.place.mark(
+                        Problem::input("an answer and its baseline fill the ranker's context")
+                            .hint("draw shorter answers, or train a ranker of a longer context"),
+                    )
+                })?;
+                batch.add(&before, &[second]);
+            }
+            match model.score_and_read(&batch).1[..] {
+                [first, second] if first.is_finite() && second.is_finite() => {
+                    Ok(f64::from(first - second) / 2.0)
+                }
+                _ => Err(row.place.mark(
+                    Problem::input("the ranker's answer is not a number").hint("its weights have diverged"),
+                )),
+            }
+        };
+        answers.iter().map(reward).collect()
+    });
+    rewards.collect()
 }
 
 /// Rewards by a judge.

@@ -78,8 +78,8 @@ struct Layer {
 
 /// Added to the variance of a layer norm, as in PyTorch.
 const EPSILON: f32 = 1e-5;
-/// Fewest rows that are cut in two for two workers.
-const ROWS_WORTH_CUTTING: usize = 64;
+/// Rows times the width of the widest layer from which on a batch is cut in two for two workers.
+const WORTH_CUTTING: usize = 1 << 14;
 
 /// What a forward pass keeps for the backward pass.
 #[derive(Clone, Debug)]
@@ -153,7 +153,8 @@ impl Mlp {
         let batch = x.len() / self.shape.inputs;
         let values = Values::of(self, parameters);
         let mut work = Vec::new();
-        if self.shape.members == 1 && batch >= ROWS_WORTH_CUTTING {
+        let widest = self.layers.iter().map(|layer| layer.inputs.max(layer.outputs)).max().unwrap_or(0);
+        if self.shape.members == 1 && batch > 1 && batch * widest >= WORTH_CUTTING {
             let half = batch / 2;
             work.extend([(0, 0, half), (0, half, batch - half)]);
         } else {

@@ -14,6 +14,12 @@ pub fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send + Sync)
     items.into_par_iter().with_max_len(1).map(work).collect()
 }
 
+/// Runs `work` on one of the workers' own threads. What it runs in parallel costs less to hand over from there than from
+/// any other thread, which matters where that is little and often.
+pub fn inside<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 /// How many shares `0` ("choose for me") means on this machine.
 pub fn default_count() -> usize {
     rayon::current_num_threads()

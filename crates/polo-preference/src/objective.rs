@@ -360,6 +360,8 @@ pub struct ReadoutSettings {
     pub keep: bool,
     /// Whether it learns without teaching the model.
     pub detached: bool,
+    /// Whether it compares two answers that stand one after the other; a folder with such a model says so.
+    pub pairs: bool,
 }
 
 impl ReadoutSettings {

@@ -47,6 +47,9 @@ const FREE: [&str; 5] = [
     "data.validation",
 ];
 
+/// In the `config.json` of a reward model: whether it compares two answers.
+pub const READS_PAIRS: &str = "polo_reads_pairs";
+
 /// A model folder opened for training, with adapters if asked for.
 pub struct Start {
     /// The model to train.
@@ -410,7 +413,14 @@ pub fn train<M: MethodSettings>(
             trainer.model.save_adapter(lora, &base.to_string_lossy(), format, &final_model)?
         }
         _ => {
-            weights::save(&trainer.model, &start.config, format, &final_model)?;
+            let mut config = start.config.clone();
+            if let Some(config) = config.as_object_mut() {
+                config.remove(READS_PAIRS);
+                if settings.method.readout().is_some_and(|readout| readout.pairs) {
+                    config.insert(READS_PAIRS.into(), true.into());
+                }
+            }
+            weights::save(&trainer.model, &config, format, &final_model)?;
             let generation = base.join("generation_config.json");
             if let Ok(bytes) = fs::read(&generation) {
                 write_atomic(&final_model.join("generation_config.json"), &bytes)?;

@@ -165,6 +165,26 @@ fn a_round_of_sampling_scoring_pairing_and_training() {
     let share = agreed.iter().sum::<f64>() / agreed.len() as f64;
     assert!(share > 0.6, "{share}");
 
+    // A ranker compares two answers, in both orders; against the first answer of the list that one has reward 0.
+    let ranker = "--set method.kind=ranker --set training.epochs=8 --set training.learning_rate=3e-3";
+    done(
+        folder,
+        &format!(
+            "train reward-model --model model --data pairs.jsonl --out runs/ranker --set training.batch=5 --set training.micro_batch=5 {ranker}"
+        ),
+    );
+    done(folder, "score --data sampled.jsonl --reward-model runs/ranker/final --out ranked.jsonl");
+    let ranked = rows(folder, "ranked.jsonl");
+    assert!(ranked.iter().all(|row| numbers(&row["scores"])[0] == 0.0), "{ranked:?}");
+    let agreed: Vec<f64> = ranked.iter().zip(&scored).flat_map(agree).collect();
+    let share = agreed.iter().sum::<f64>() / agreed.len() as f64;
+    assert!(share > 0.6, "{share}");
+    let (code, _, said) = polo(
+        folder,
+        "score --data sampled.jsonl --reward-model runs/reward-model/final --baseline pairs.jsonl --out none.jsonl",
+    );
+    assert!(code == 2 && said.contains("has no baseline"), "{said}");
+
     // SPIN: people's answers against the model's own, without any score.
     let people = rows(folder, "sampled.jsonl");
     let people =

@@ -13,7 +13,6 @@
 //! at every update.
 
 use polo_nn::{
-    ParameterId,
     distributions::{Bounds, Gaussian, Squashed},
     files::Tensors,
     mlp::{Activation, Init, Shape},
@@ -25,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    network::{Adam, Network, beside, last_columns, least},
+    network::{Adam, Network, Scalar, beside, last_columns, least},
     off_policy::{self, Schedule},
     policy::{Head, Policy},
     settings::MethodSettings,
@@ -119,8 +118,8 @@ impl Control for Sac {
             init: (Init::Torch, Init::Torch),
         };
         let width = low.len();
-        let mut actor = Network::new(shape(inputs, 2 * width, 1), "policy", &seeds.child("policy"));
-        let log_alpha = actor.add_row("log_alpha", vec![self.alpha.map_or(0.0, f64::ln) as f32]);
+        let actor = Network::new(shape(inputs, 2 * width, 1), "policy", &seeds.child("policy"));
+        let log_alpha = Scalar::new("log_alpha", self.alpha.map_or(0.0, f64::ln) as f32);
         let critic = Network::new(shape(inputs + width, 1, 2), "critic", &seeds.child("critic"));
         Ok(Learner::OffPolicy(Box::new(SacLearner {
             settings: self.clone(),
@@ -141,8 +140,8 @@ struct SacLearner {
     actor: Network,
     critic: Network,
     target: Network,
-    /// Logarithm of the temperature, kept beside the policy.
-    log_alpha: ParameterId,
+    /// Logarithm of the temperature.
+    log_alpha: Scalar,
 }
 
 impl SacLearner {
@@ -179,7 +178,7 @@ impl SacLearner {
     }
 
     fn alpha(&self) -> f32 {
-        self.actor.row(self.log_alpha)[0].exp()
+        self.log_alpha.value().exp()
     }
 
     fn learn_critics(&mut self, batch: &Batch, noise: &[f32]) -> Metrics {
@@ -233,9 +232,8 @@ impl SacLearner {
             let fresh =
                 Squashed::new(&self.gaussian(&self.actor.evaluate(&batch.observations)), fresh, &self.bounds);
             let slope = -alpha * (mean(&fresh.logps) + target);
-            let mut gradients = self.actor.gradients();
-            self.actor.push_row(self.log_alpha, vec![slope], &mut gradients);
-            self.actor.step(gradients, Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 }, 1.0);
+            let adam = Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 };
+            self.log_alpha.step(slope, adam);
             metrics.set("losses/alpha_loss", f64::from(slope));
         }
         metrics.set("losses/alpha", f64::from(self.alpha()));
@@ -278,12 +276,14 @@ impl off_policy::Learner for SacLearner {
         self.actor.save("actor", tensors);
         self.critic.save("critic", tensors);
         self.target.save_weights("target", tensors);
+        self.log_alpha.save("temperature", tensors);
     }
 
     fn load(&mut self, tensors: &mut Tensors) -> Result<()> {
         self.actor.load("actor", tensors)?;
         self.critic.load("critic", tensors)?;
-        self.target.load_weights("target", tensors)
+        self.target.load_weights("target", tensors)?;
+        self.log_alpha.load("temperature", tensors)
     }
 }
 

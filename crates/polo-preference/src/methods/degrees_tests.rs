@@ -68,7 +68,7 @@ fn gradients_of_readouts_are_those_of_finite_differences() {
     let objectives: [(Box<dyn PairObjective>, usize, usize); 3] = [
         (Box::new(SelfSupervisedPo { lambda: 0.7, ..spd() }), 8, 4),
         (Box::new(SelfSupervisedPo { labels: Labels::Split, of: Side::Rejected, ..spd() }), 5, 8),
-        (Box::new(RewardModel { margin: 0.3, centre: 0.1 }), 2, 1),
+        (Box::new(RewardModel { margin: 0.3, centre: 0.1, ..RewardModel::default() }), 2, 1),
     ];
     for (objective, slots, classes) in objectives {
         let batch = batch(slots, classes, 1.0);
@@ -94,8 +94,8 @@ fn a_reward_model_is_bradley_terry() {
     let loss = |objective: RewardModel| differentiate(&objective, &pair).each[0];
     let plain = loss(RewardModel::default());
     close(&[plain], &[(-0.7f64).exp().ln_1p()], 1e-15);
-    close(&[loss(RewardModel { margin: 0.7, centre: 0.0 })], &[LN_2], 1e-12);
-    close(&[loss(RewardModel { margin: 0.0, centre: 0.5 }) - plain], &[0.5 * 1.21], 1e-12);
+    close(&[loss(RewardModel { margin: 0.7, ..RewardModel::default() })], &[LN_2], 1e-12);
+    close(&[loss(RewardModel { centre: 0.5, ..RewardModel::default() }) - plain], &[0.5 * 1.21], 1e-12);
 }
 
 fn tokenizer(folder: &Path) -> Tokenizer {

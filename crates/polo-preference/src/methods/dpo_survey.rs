@@ -455,6 +455,7 @@ impl PairObjective for Survey {
             bias: true,
             keep: false,
             detached: false,
+            pairs: false,
         })
     }
 

@@ -211,6 +211,7 @@ impl PairObjective for SelfSupervisedPo {
             bias: true,
             keep: false,
             detached: self.detached,
+            pairs: false,
         })
     }
 

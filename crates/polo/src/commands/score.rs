@@ -10,12 +10,15 @@ use polo_lm::{
     judge::Rule,
     read::ReadOptions,
     rows::Text,
-    sampled::{Judged, SampledRow, judged_rewards, model_rewards, read_sampled, rule_rewards},
+    sampled::{
+        Judged, SampledRow, judged_rewards, model_rewards, ranked_rewards, read_sampled, rule_rewards,
+    },
     tokens::Tokenizer,
-    weights,
+    weights::{self, Loaded},
     winrate::read_answers,
 };
 use polo_nn::device;
+use polo_preference::train::READS_PAIRS;
 use polo_run::{Problem, Result, folder::write_atomic, human};
 use serde_json::json;
 
@@ -48,8 +51,9 @@ pub struct Args {
     /// baseline.
     #[arg(long, value_name = "FILE", group = "by")]
     judge: Option<PathBuf>,
-    /// What a judge compares with: a file of answers (`prompt`, `completion`) [default: the first answer of each list].
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["reward", "reward_model"])]
+    /// What a judge or a ranker compares with: a file of answers (`prompt`, `completion`) [default: the first answer of
+    /// each list].
+    #[arg(long, value_name = "FILE", conflicts_with = "reward")]
     baseline: Option<PathBuf>,
     /// A judge's probabilities are brought into [P, 1 - P].
     #[arg(long, value_name = "P", default_value_t = 0.01, value_parser = small, conflicts_with_all = ["reward", "reward_model"])]
@@ -93,10 +97,19 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         }
         (None, Some(folder), _) => {
             let device = device::parse(&args.device).map_err(|problem| problem.place("--device"))?;
-            let model = weights::load(folder, &device)?.model;
+            let Loaded { model, config, .. } = weights::load(folder, &device)?;
             let tokenizer = Tokenizer::load(folder)?;
             tokenizer.check_vocabulary(model.architecture.vocabulary)?;
-            model_rewards(&model, &tokenizer, &rows)?
+            if config[READS_PAIRS] == true {
+                ranked_rewards(&model, &tokenizer, &rows, &baselines(args.baseline.as_deref(), &rows)?)?
+            } else if args.baseline.is_some() {
+                return Err(Problem::usage("a score of single answers has no baseline")
+                    .place("--baseline")
+                    .hint("rankers (method.kind = \"ranker\") and judges compare with one")
+                    .into());
+            } else {
+                model_rewards(&model, &tokenizer, &rows)?
+            }
         }
         (None, None, Some(judge)) => {
             let judge = judge_named(&judge.to_string_lossy())?;
