@@ -20,6 +20,11 @@ pub fn inside<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
+/// Runs two pieces of work, in parallel where there is a worker to spare.
+pub fn both<A: Send, B: Send>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B + Send) -> (A, B) {
+    rayon::join(one, other)
+}
+
 /// How many shares `0` ("choose for me") means on this machine.
 pub fn default_count() -> usize {
     rayon::current_num_threads()

@@ -18,6 +18,7 @@ use polo_nn::{
     distributions::{Categorical, Gaussian},
     files::Tensors,
     mlp::{Activation, Init, Shape},
+    shares,
 };
 use polo_run::{Problem, Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
 use polo_sim::{Action, Space};
@@ -252,69 +253,79 @@ impl PpoLearner {
         }
         let (clip, n) = (settings.clip as f32, count as f32);
 
-        let tape = self.actor.forward(&observations);
-        let said = self.say(tape.outputs());
-        let (mut policy_loss, mut kl, mut clipped, mut entropy) = (0.0, 0.0, 0.0, 0.0);
-        let mut dlogps = vec![0.0; count];
-        for row in 0..count {
-            let log_ratio = said.logp(row, &actions, width) - old_logps[row];
-            let (ratio, advantage) = (log_ratio.exp(), advantages[row]);
-            let plain = -advantage * ratio;
-            let cut = -advantage * ratio.clamp(1.0 - clip, 1.0 + clip);
-            policy_loss += plain.max(cut) / n;
-            // The clipped branch is constant in the ratio wherever it is the greater one.
-            dlogps[row] = if plain >= cut { plain / n } else { 0.0 };
-            kl += (ratio - 1.0 - log_ratio) / n;
-            clipped += f32::from(u8::from((ratio - 1.0).abs() > clip)) / n;
-            entropy += said.entropy(row) / n;
-        }
-        let dentropies = vec![-self.filled.entropy / n; count];
-        let mut actor_gradients = self.actor.gradients();
-        match &said {
-            Said::Choices(own) => {
-                let taken: Vec<usize> = actions.iter().map(|&action| action as usize).collect();
-                let dlogits = own.push_back(&taken, &dlogps, &dentropies);
-                self.actor.push_back(&tape, &dlogits, &mut actor_gradients);
+        let learn_actor = || {
+            let tape = self.actor.forward(&observations);
+            let said = self.say(tape.outputs());
+            let (mut policy_loss, mut kl, mut clipped, mut entropy) = (0.0, 0.0, 0.0, 0.0);
+            let mut dlogps = vec![0.0; count];
+            for row in 0..count {
+                let log_ratio = said.logp(row, &actions, width) - old_logps[row];
+                let (ratio, advantage) = (log_ratio.exp(), advantages[row]);
+                let plain = -advantage * ratio;
+                let cut = -advantage * ratio.clamp(1.0 - clip, 1.0 + clip);
+                policy_loss += plain.max(cut) / n;
+                // The clipped branch is constant in the ratio wherever it is the greater one.
+                dlogps[row] = if plain >= cut { plain / n } else { 0.0 };
+                kl += (ratio - 1.0 - log_ratio) / n;
+                clipped += f32::from(u8::from((ratio - 1.0).abs() > clip)) / n;
+                entropy += said.entropy(row) / n;
             }
-            Said::Numbers(own) => {
-                let (dmeans, dlog_stds) = own.push_back(&actions, &dlogps, &dentropies);
-                self.actor.push_back(&tape, &dmeans, &mut actor_gradients);
-                if let Some(id) = self.log_std {
-                    let mut sums = vec![0.0; width];
-                    for row in dlog_stds.chunks_exact(width) {
-                        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            let dentropies = vec![-self.filled.entropy / n; count];
+            let mut actor_gradients = self.actor.gradients();
+            match &said {
+                Said::Choices(own) => {
+                    let taken: Vec<usize> = actions.iter().map(|&action| action as usize).collect();
+                    let dlogits = own.push_back(&taken, &dlogps, &dentropies);
+                    self.actor.push_back(&tape, &dlogits, &mut actor_gradients);
+                }
+                Said::Numbers(own) => {
+                    let (dmeans, dlog_stds) = own.push_back(&actions, &dlogps, &dentropies);
+                    self.actor.push_back(&tape, &dmeans, &mut actor_gradients);
+                    if let Some(id) = self.log_std {
+                        let mut sums = vec![0.0; width];
+                        for row in dlog_stds.chunks_exact(width) {
+                            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+                        }
+                        self.actor.push_row(id, sums, &mut actor_gradients);
                     }
-                    self.actor.push_row(id, sums, &mut actor_gradients);
                 }
             }
-        }
-
-        let tape = self.critic.forward(&observations);
-        let values = tape.outputs();
+            (actor_gradients, [policy_loss, entropy, kl, clipped])
+        };
         let weight = settings.value as f32;
-        let (mut value_loss, mut dvalues) = (0.0, vec![0.0; count]);
-        for row in 0..count {
-            let error = values[row] - returns[row];
-            let near = old_values[row] + (values[row] - old_values[row]).clamp(-clip, clip);
-            let cut = near - returns[row];
-            let moved = (values[row] - old_values[row]).abs() < clip;
-            if settings.clip_value && cut * cut > error * error {
-                value_loss += 0.5 * cut * cut / n;
-                dvalues[row] = if moved { weight * cut / n } else { 0.0 };
-            } else {
-                value_loss += 0.5 * error * error / n;
-                dvalues[row] = weight * error / n;
+        let learn_critic = || {
+            let tape = self.critic.forward(&observations);
+            let values = tape.outputs();
+            let (mut value_loss, mut dvalues) = (0.0, vec![0.0; count]);
+            for row in 0..count {
+                let error = values[row] - returns[row];
+                let near = old_values[row] + (values[row] - old_values[row]).clamp(-clip, clip);
+                let cut = near - returns[row];
+                let moved = (values[row] - old_values[row]).abs() < clip;
+                if settings.clip_value && cut * cut > error * error {
+                    value_loss += 0.5 * cut * cut / n;
+                    dvalues[row] = if moved { weight * cut / n } else { 0.0 };
+                } else {
+                    value_loss += 0.5 * error * error / n;
+                    dvalues[row] = weight * error / n;
+                }
             }
-        }
-        let mut critic_gradients = self.critic.gradients();
-        self.critic.push_back(&tape, &dvalues, &mut critic_gradients);
+            let mut critic_gradients = self.critic.gradients();
+            self.critic.push_back(&tape, &dvalues, &mut critic_gradients);
+            (critic_gradients, value_loss)
+        };
+        let ((actor_gradients, [policy_loss, entropy, kl, clipped]), (critic_gradients, value_loss)) =
+            shares::both(learn_actor, learn_critic);
 
         let norm = self.actor.norm(&actor_gradients).hypot(self.critic.norm(&critic_gradients));
         let most = settings.max_grad_norm;
         let scale = if most > 0.0 { (most / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let adam = Adam { learning_rate, epsilon: 1e-5 };
-        self.actor.step(actor_gradients, adam, scale);
-        self.critic.step(critic_gradients, adam, scale);
+        let (actor, critic) = (&mut self.actor, &mut self.critic);
+        shares::both(
+            || actor.step(actor_gradients, adam, scale),
+            || critic.step(critic_gradients, adam, scale),
+        );
         let loss = policy_loss + weight * value_loss - self.filled.entropy * entropy;
         [
             ("losses/loss", loss),
