@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     judge::{Comparison, Judge},
     read::{ReadOptions, read_rows},
-    rows::{Fault, Record, Row, Text},
+    rows::{Fault, Record, Row, Text, listed},
 };
 
 /// Resamples of a bootstrap interval.
@@ -42,7 +42,7 @@ struct AnswerRow {
 }
 
 impl Row for AnswerRow {
-    const FIELDS: &'static [&'static str] = &["prompt", "completion", "source", "answer"];
+    const FIELDS: &'static [&'static str] = &["prompt", "completion", "completions", "source", "answer"];
 
     fn from_record(record: &Record, _: u64) -> Result<Vec<Self>, Fault> {
         let fault = |field, message: &str| {
@@ -66,14 +66,17 @@ impl Row for AnswerRow {
             Some(number @ Value::Number(_)) => Ok(Some(number.to_string())),
             Some(_) => Err(fault(name, &format!("field `{name}` is no string"))),
         };
-        let completion = text("completion")?;
-        let answer = Answer {
-            prompt: text("prompt")?,
-            completion: completion.words(),
-            source: optional("source")?,
-            answer: optional("answer")?,
+        // A list, as `polo sample` writes it, holds several answers.
+        let completions = match record.fields.contains_key("completions") {
+            true => listed(&record.fields)?.1,
+            false => vec![text("completion")?],
         };
-        Ok(vec![Self { answer, completion }])
+        let (prompt, source, answer) = (text("prompt")?, optional("source")?, optional("answer")?);
+        let row = |completion: Text| {
+            let (prompt, source, answer) = (prompt.clone(), source.clone(), answer.clone());
+            Self { answer: Answer { prompt, completion: completion.words(), source, answer }, completion }
+        };
+        Ok(completions.into_iter().map(row).collect())
     }
 
     fn texts(&self) -> Vec<(&'static str, &Text)> {

@@ -189,6 +189,14 @@ fn a_round_of_sampling_scoring_pairing_and_training() {
     let people = rows(folder, "sampled.jsonl");
     let people =
         people[..7].iter().map(|row| json!({"prompt": row["prompt"], "completion": "42"}).to_string() + "\n");
+    // A dialogue that ends in an empty turn, as Anthropic's do, is no answer.
+    let empty = json!({"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "\n\nHuman: a\n\nAssistant: b"})
+        .to_string();
+    fs::write(folder.join("empty.jsonl"), &empty).unwrap();
+    let asked = json!({"prompt": "\n\nHuman: a\n\nAssistant:", "completions": ["c", "d"]}).to_string();
+    fs::write(folder.join("asked.jsonl"), asked).unwrap();
+    let (code, _, said) = polo(folder, "pairs --data asked.jsonl --against empty.jsonl --out none.jsonl");
+    assert!(code == 3 && said.contains("1 of them without an answer"), "{said}");
     fs::write(folder.join("people.jsonl"), people.collect::<String>()).unwrap();
     let said = done(folder, "pairs --data sampled.jsonl --against people.jsonl --out spin.jsonl");
     assert!(said.contains("3 prompts have no answer"), "{said}");
@@ -236,6 +244,9 @@ fn a_judge_of_pairs_scores_against_a_baseline() {
     };
     let sure = 99f64.ln();
     near(scores(""), [0.0, -sure, sure, 0.0]);
+    near(scores("--baseline base.jsonl"), [sure, 0.0, sure, sure]);
+    // Rivals as `polo sample` writes them.
+    fs::write(folder.join("base.jsonl"), "{\"prompt\": \"p\", \"completions\": [\"a\"]}\n").unwrap();
     near(scores("--baseline base.jsonl"), [sure, 0.0, sure, sure]);
     near(scores("--clip 0.2"), [0.0, -(4f64.ln()), 4f64.ln(), 0.0]);
 }

@@ -140,8 +140,8 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
 fn against(args: &Args, people: &Path, output: &mut Output<'_>) -> Result<(), End> {
     let options = ReadOptions::default();
     let winners = read_completions(&[people.to_owned()], &options)?.rows;
-    let of_prompt: HashMap<&Text, &Text> =
-        winners.iter().rev().map(|row| (&row.prompt, &row.completion)).collect();
+    let answered = winners.iter().rev().filter(|row| !row.completion.is_blank());
+    let of_prompt: HashMap<&Text, &Text> = answered.map(|row| (&row.prompt, &row.completion)).collect();
     let rows = read_sampled(&args.data, &options)?.0;
     let (mut text, mut pairs, mut unanswered) = (String::new(), 0, 0);
     for row in &rows {
