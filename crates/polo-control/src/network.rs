@@ -9,7 +9,7 @@ use polo_nn::{
     mlp::{Mlp, Shape, Tape},
     optimiser::{self, AdamW, Moments},
 };
-use polo_run::{Problem, Result, seed::Seeds};
+use polo_run::{Problem, Result, metrics::Metrics, seed::Seeds};
 
 /// Settings of one Adam step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -228,6 +228,23 @@ fn take(
         _ => Err(Problem::input(format!("`{name}` is missing or of another shape"))
             .hint("these files belong to another method, environment or size of network")),
     }
+}
+
+/// One step of every member of `critic` towards the same aims, one to a row of `x`: the loss is the sum over members of
+/// mean (Q(x) - aim)^2. Says that loss and the mean value.
+pub fn regress(critic: &mut Network, x: &[f32], aims: &[f32], adam: Adam) -> Metrics {
+    let rows = aims.len();
+    let tape = critic.forward(x);
+    let values = tape.outputs();
+    let errors: Vec<f32> =
+        values.iter().enumerate().map(|(place, value)| value - aims[place % rows]).collect();
+    let slopes: Vec<f32> = errors.iter().map(|error| 2.0 * error / rows as f32).collect();
+    let mut gradients = critic.gradients();
+    critic.push_back(&tape, &slopes, &mut gradients);
+    critic.step(gradients, adam, 1.0);
+    let loss = errors.iter().map(|error| error * error).sum::<f32>() / rows as f32;
+    let mean = values.iter().sum::<f32>() / values.len() as f32;
+    [("losses/qf_loss", f64::from(loss)), ("losses/qf_values", f64::from(mean))].into_iter().collect()
 }
 
 /// Rows of two matrices side by side, `[rows, a + b]`.

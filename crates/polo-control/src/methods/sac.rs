@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    network::{Adam, Network, Scalar, beside, last_columns, least},
+    network::{Adam, Network, Scalar, beside, last_columns, least, regress},
     off_policy::{self, Schedule},
     policy::{Head, Policy},
     settings::MethodSettings,
@@ -194,16 +194,9 @@ impl SacLearner {
                 + gamma * (1.0 - batch.terminated[row]) * (lesser[row] - alpha * next.logps[row])
         };
         let aims: Vec<f32> = (0..n).map(aim).collect();
-        let tape = self.critic.forward(&beside(&batch.observations, observation, &batch.actions, d));
-        let values = tape.outputs();
-        let errors: Vec<f32> = values.iter().enumerate().map(|(place, q)| q - aims[place % n]).collect();
-        let slopes: Vec<f32> = errors.iter().map(|error| 2.0 * error / n as f32).collect();
-        let mut gradients = self.critic.gradients();
-        self.critic.push_back(&tape, &slopes, &mut gradients);
-        self.critic.step(gradients, Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 }, 1.0);
-        let mean = |numbers: &[f32]| f64::from(numbers.iter().sum::<f32>()) / numbers.len() as f64;
-        let squares: Vec<f32> = errors.iter().map(|error| error * error).collect();
-        [("losses/qf_loss", 2.0 * mean(&squares)), ("losses/qf_values", mean(&values))].into_iter().collect()
+        let x = beside(&batch.observations, observation, &batch.actions, d);
+        let adam = Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 };
+        regress(&mut self.critic, &x, &aims, adam)
     }
 
     fn learn_policy(&mut self, batch: &Batch, noise: &[f32], fresh: &[f32]) -> Metrics {

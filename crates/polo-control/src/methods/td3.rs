@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    network::{Adam, Network, beside, last_columns, least},
+    network::{Adam, Network, beside, last_columns, least, regress},
     off_policy::{self, Schedule},
     policy::{Head, Policy},
     settings::MethodSettings,
@@ -177,20 +177,9 @@ impl off_policy::Learner for Td3Learner {
         let aims: Vec<f32> = (0..n)
             .map(|row| batch.rewards[row] + gamma * (1.0 - batch.terminated[row]) * lesser[row])
             .collect();
-        let tape = self.critic.forward(&beside(&batch.observations, observation, &batch.actions, d));
-        let values = tape.outputs();
-        let errors: Vec<f32> = values.iter().enumerate().map(|(place, q)| q - aims[place % n]).collect();
-        let slopes: Vec<f32> = errors.iter().map(|error| 2.0 * error / n as f32).collect();
+        let x = beside(&batch.observations, observation, &batch.actions, d);
         let adam = Adam { learning_rate: self.settings.learning_rate, epsilon: 1e-8 };
-        let mut gradients = self.critic.gradients();
-        self.critic.push_back(&tape, &slopes, &mut gradients);
-        self.critic.step(gradients, adam, 1.0);
-        let mean = |numbers: &[f32]| f64::from(numbers.iter().sum::<f32>()) / numbers.len() as f64;
-        let squares: Vec<f32> = errors.iter().map(|error| error * error).collect();
-        let mut metrics: Metrics =
-            [("losses/qf_loss", 2.0 * mean(&squares)), ("losses/qf_values", mean(&values))]
-                .into_iter()
-                .collect();
+        let mut metrics = regress(&mut self.critic, &x, &aims, adam);
         if update.is_multiple_of(self.settings.policy_every) {
             let tape = self.actor.forward(&batch.observations);
             let outputs = tape.outputs();
@@ -209,7 +198,9 @@ impl off_policy::Learner for Td3Learner {
             self.actor.step(gradients, adam, 1.0);
             self.target_actor.parameters.move_towards(&self.actor.parameters, self.settings.tau);
             self.target_critic.parameters.move_towards(&self.critic.parameters, self.settings.tau);
-            metrics.set("losses/actor_loss", -mean(&judged.outputs()[..n]));
+            let values = judged.outputs();
+            let mean = values[..n].iter().sum::<f32>() / n as f32;
+            metrics.set("losses/actor_loss", -f64::from(mean));
         }
         metrics
     }
