@@ -138,6 +138,10 @@ fn what_cannot_be_is_refused() {
     refused("train ppo --env CartPole-v1 --set method.hidden=[0]", "width out of range", "[64, 64]");
     refused("train ppo --env CartPole-v1 --set method.hiden=[8]", "method.hiden", "method.hidden");
     refused("evaluate --model nowhere --episodes 3", "policy.json", "");
+    let mut without = polo(folder, "train ppo --env gym:CartPole-v1");
+    let out = without.env("POLO_PYTHON", "no-such-python").output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("no-such-python"), "{said}");
     fs::create_dir(folder.join("torn")).unwrap();
     fs::write(folder.join("torn/policy.json"), "{\"environment\": 3").unwrap();
     refused(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use polo_run::{Problem, Result, config::Layers};
 
 /// Variables of the environment that begin with `POLO_` and are no settings.
-const RESERVED: &[&str] = &[];
+const RESERVED: &[&str] = &["POLO_PYTHON", "POLO_PYTHON_TIMEOUT"];
 
 /// Where settings come from.
 #[derive(Clone, Debug, Default, clap::Args)]
