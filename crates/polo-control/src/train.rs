@@ -129,9 +129,10 @@ pub fn train<M: MethodSettings>(
     latest.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     // A step that is not finite has reached the weights already: there is nothing to skip.
     let mut guard = Guard::new(OnNonFinite::Stop);
-    let mut last_good = None;
+    let (mut last_good, mut waiting) = (None, Vec::<(String, f64)>::new());
     if let Some(checkpoint) = &latest.checkpoint {
         trainer.load(&checkpoint.path)?;
+        waiting = serde_json::from_value(checkpoint.meta["pending"].clone()).unwrap_or_default();
         last_good = Some(checkpoint.path.clone());
     }
     let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
@@ -139,7 +140,9 @@ pub fn train<M: MethodSettings>(
     if trainer.done() > 0 {
         bar.say(&format!("resumed after step {}", human::count(trainer.done())));
     }
-    let (mut metrics, mut pending) = (Metrics::new(), Metrics::new());
+    let mut metrics = Metrics::new();
+    // What waits for its line in the log; a checkpoint between two lines holds it.
+    let mut pending: Metrics = waiting.into_iter().collect();
     let (mut logged, mut clock) = (trainer.done(), Instant::now());
     while trainer.done() < training.steps {
         let before = trainer.done();
@@ -183,7 +186,8 @@ pub fn train<M: MethodSettings>(
         if passed(training.checkpoint_every) || ends || stop {
             let staging = checkpoints.begin(done)?;
             trainer.save(staging.path())?;
-            last_good = Some(checkpoints.finish(staging, json!({}))?.path);
+            let pairs: Vec<_> = pending.iter().filter(|(_, value)| value.is_finite()).collect();
+            last_good = Some(checkpoints.finish(staging, json!({"pending": pairs}))?.path);
         }
         if stop {
             bar.finish();

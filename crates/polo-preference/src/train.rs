@@ -94,6 +94,14 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
         (None, _) => None,
         (Some(folder), true) => {
             let other = another(folder, &tokenizer, &device)?;
+            if other.architecture.vocabulary != model.architecture.vocabulary {
+                return Err(Problem::input(format!(
+                    "the reference knows {} tokens, and the model {}",
+                    other.architecture.vocabulary, model.architecture.vocabulary
+                ))
+                .place(folder.display().to_string())
+                .hint("take a reference that was trained from the same base"));
+            }
             let fingerprint = self::fingerprint(&other);
             Some((other, fingerprint))
         }
@@ -103,6 +111,27 @@ pub fn open<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Start> {
                 .hint("remove model.reference"));
         }
     };
+    if settings.method.live_reference().is_some_and(|live| live.follows.is_some()) {
+        if settings.model.lora.is_some() {
+            return Err(Problem::usage(
+                "a reference that follows the model moves whole weights, not adapters",
+            )
+            .place("model.lora")
+            .hint("train without adapters, or set method.sync_every = 0"));
+        }
+        let shapes = |model: &LanguageModel| -> Vec<_> {
+            model
+                .parameters
+                .iter()
+                .map(|parameter| (parameter.name.clone(), parameter.value.dims()))
+                .collect()
+        };
+        if reference.as_ref().is_some_and(|(other, _)| shapes(other) != shapes(&model)) {
+            return Err(Problem::usage("the reference cannot follow a model of other sizes")
+                .place("model.reference")
+                .hint("take a reference of the same sizes, or set method.sync_every = 0"));
+        }
+    }
     let lora = settings.model.lora.as_ref().map(|lora| Lora {
         rank: lora.rank,
         alpha: lora.alpha,

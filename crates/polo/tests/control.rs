@@ -88,6 +88,12 @@ fn runs_that_were_stopped_go_on_as_if_they_never_were() {
             "Pendulum-v1",
             "--set training.steps=1500 --set training.checkpoint_every=50 --set method.random_steps=100 --set method.batch=32 --set method.hidden=[16,16] --set method.buffer=300",
         ),
+        // Checkpoints just before a line of the log, which tells of an episode that ended before them.
+        (
+            "dqn",
+            "CartPole-v1",
+            "--set training.steps=6000 --set training.checkpoint_every=499 --set method.random_steps=200 --set method.batch=32 --set method.hidden=[16,16] --set method.buffer=500",
+        ),
     ] {
         let name = |run: &str| format!("{method}-{environment}-{run}");
         let line = |run: &str| {

@@ -98,11 +98,18 @@ fn the_reference_may_be_another_model() {
         first("live", "method.loss=sigmoid --set method.sync_every=100 --set model.reference=own/final");
     assert!((live - other).abs() < 1e-5, "{live}, {other}");
 
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
-    let line = train("pairs.jsonl", "none", "method.loss=simpo --set model.reference=own/final");
-    let out = command.current_dir(folder.path()).args(line.split(' ')).env_clear().output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.code() == Some(2) && said.contains("has no reference"), "{said}");
+    polo(folder.path(), "init-model small --tokenizer-from pairs.jsonl --preset small --vocab 270");
+    for (settings, message) in [
+        ("method.loss=simpo --set model.reference=own/final", "has no reference"),
+        ("method.sync_every=2 --set model.reference=small", "of other sizes"),
+        ("method.sync_every=2 --lora rank=2", "not adapters"),
+    ] {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
+        let line = train("pairs.jsonl", "none", settings);
+        let out = command.current_dir(folder.path()).args(line.split(' ')).env_clear().output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(2) && said.contains(message), "{said}");
+    }
 }
 
 #[test]

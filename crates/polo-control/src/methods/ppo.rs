@@ -361,7 +361,8 @@ impl on_policy::Learner for PpoLearner {
         let said = self.say(self.actor.evaluate(observations));
         let width = self.width();
         let mut acted = Acted { values, ..Acted::default() };
-        let noise = seeds.normal(acted.values.len() * width, "policy/noise", step);
+        let drawn = if self.log_std.is_some() { acted.values.len() * width } else { 0 };
+        let noise = seeds.normal(drawn, "policy/noise", step);
         let mut rng = seeds.rng("policy/choice", step);
         for row in 0..acted.values.len() {
             match &said {

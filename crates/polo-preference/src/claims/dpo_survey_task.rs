@@ -394,11 +394,7 @@ impl Bench {
             let contrast = [contrast(&examples)?, contrast(&swapped)?];
             survey.weigh(&mut examples, contrast);
         }
-        let mut start = self.start.clone();
-        if let Some(readout) = survey.readout() {
-            start.add_readout("value", readout.outputs, readout.std, readout.bias, &self.seeds);
-        }
-        let mut model = bench::learn(&start, survey, &examples, training(batch), &mut |_, _| {})?;
+        let mut model = bench::learn(&self.start, survey, &examples, training(batch), &mut |_, _| {})?;
         model.drop_readout();
         Ok(model)
     }

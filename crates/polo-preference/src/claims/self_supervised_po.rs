@@ -514,9 +514,12 @@ fn judge(outcomes: &[Outcome], settings: &[Settings], budget: &Budget) -> ClaimR
         },
         effects,
         remarks: format!(
-            "The card's 600 steps are {} here, and a fact is one token in prompts, not two. Fillers of the answers \
-             of known degree are drawn anew for each since a pilot on the tuning seed, where DPO's correlation was \
-             0.97; it is still near 1, which leaves little to gain. The tuning seed chose the least weight of DPO's \
+            "The card's 600 steps are {} here, and a fact is one token in prompts, not two. With two, no \
+             start learnt to copy values. Fillers of the answers of known degree are drawn anew for each since a \
+             pilot on the tuning seed, where DPO's correlation was 0.97 and that of two arms with the task 0.966 and \
+             0.956; the same edit went from 300 to 400 steps and from three to four trials. DPO's is still near 1, \
+             which leaves little to gain. Seeds 0 and 1 had been seen in short runs of nearly untrained models. The \
+             tuning seed chose the least weight of DPO's \
              task: under larger ones both measures fell. Of the units that salience removes, {} are keys or values, \
              of all units {}. The length of a version alone tells {} of the degrees ({} with units at random), \
              which a readout has to beat to know more than length; removal by a mask, which keeps it, was not \
