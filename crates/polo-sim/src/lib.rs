@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod classic;
+pub mod dataset;
 pub mod dynamics;
 pub mod environment;
 pub mod random;

@@ -1,4 +1,4 @@
-//! What was lived through: transitions in a ring, drawn from uniformly.
+//! What was lived through: transitions side by side, and a ring of them that is drawn from uniformly.
 //!
 //! Off-policy methods learn from it; there is no second buffer. Everything is f32 and flat, as networks take it; a
 //! discrete action is stored as the number of its choice. `next_observations` holds what really followed, also where an
@@ -16,11 +16,7 @@ pub struct ReplayBuffer {
     capacity: usize,
     /// Where the next transition goes once the ring is full.
     next: usize,
-    observations: Vec<f32>,
-    actions: Vec<f32>,
-    rewards: Vec<f32>,
-    next_observations: Vec<f32>,
-    terminated: Vec<f32>,
+    held: Batch,
 }
 
 /// Transitions side by side, row-major.
@@ -36,6 +32,8 @@ pub struct Batch {
     pub next_observations: Vec<f32>,
     /// `[rows]`: 1 where the task was over, else 0; a cut episode is not over.
     pub terminated: Vec<f32>,
+    /// `[rows]`: what the rest of the episode earned, discounted; empty where nobody asked for it.
+    pub returns_to_go: Vec<f32>,
 }
 
 impl Batch {
@@ -48,32 +46,60 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.rewards.is_empty()
     }
+
+    /// The rows at these places.
+    pub fn at(&self, places: &[usize]) -> Self {
+        let pick = |column: &[f32]| {
+            let width = column.len() / self.len().max(1);
+            places.iter().flat_map(|place| &column[place * width..][..width]).copied().collect()
+        };
+        Self {
+            observations: pick(&self.observations),
+            actions: pick(&self.actions),
+            rewards: pick(&self.rewards),
+            next_observations: pick(&self.next_observations),
+            terminated: pick(&self.terminated),
+            returns_to_go: pick(&self.returns_to_go),
+        }
+    }
+
+    /// Adds the rows of another batch. Returns to go are dropped unless both have them.
+    pub fn append(&mut self, other: &Self) {
+        let both = self.is_empty()
+            || other.is_empty()
+            || self.returns_to_go.is_empty() == other.returns_to_go.is_empty();
+        self.observations.extend_from_slice(&other.observations);
+        self.actions.extend_from_slice(&other.actions);
+        self.rewards.extend_from_slice(&other.rewards);
+        self.next_observations.extend_from_slice(&other.next_observations);
+        self.terminated.extend_from_slice(&other.terminated);
+        match both {
+            true => self.returns_to_go.extend_from_slice(&other.returns_to_go),
+            false => self.returns_to_go.clear(),
+        }
+    }
 }
 
 impl ReplayBuffer {
     /// An empty ring for at most `capacity` transitions with so many numbers to an observation and to an action.
     pub fn new(capacity: usize, observation: usize, action: usize) -> Self {
-        Self {
-            observation,
-            action,
-            capacity: capacity.max(1),
-            next: 0,
-            observations: Vec::new(),
-            actions: Vec::new(),
-            rewards: Vec::new(),
-            next_observations: Vec::new(),
-            terminated: Vec::new(),
-        }
+        Self { observation, action, capacity: capacity.max(1), next: 0, held: Batch::default() }
     }
 
     /// Transitions held.
     pub fn len(&self) -> usize {
-        self.rewards.len()
+        self.held.len()
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.rewards.is_empty()
+        self.held.is_empty()
+    }
+
+    /// Everything held, oldest first.
+    pub fn oldest_first(&self) -> Batch {
+        let places: Vec<usize> = (self.next..self.len()).chain(0..self.next).collect();
+        self.held.at(&places)
     }
 
     /// Adds a transition; the oldest makes room once the ring is full. Slices are of the sizes that the ring was made
@@ -84,37 +110,27 @@ impl ReplayBuffer {
             (self.observation, self.action, self.observation)
         );
         let over = f32::from(u8::from(terminated));
-        if self.len() < self.capacity {
-            self.observations.extend_from_slice(observation);
-            self.actions.extend_from_slice(action);
-            self.rewards.push(reward);
-            self.next_observations.extend_from_slice(next);
-            self.terminated.push(over);
+        let full = self.len() == self.capacity;
+        let (at, o, a, held) = (self.next, self.observation, self.action, &mut self.held);
+        if !full {
+            held.observations.extend_from_slice(observation);
+            held.actions.extend_from_slice(action);
+            held.rewards.push(reward);
+            held.next_observations.extend_from_slice(next);
+            held.terminated.push(over);
             return;
         }
-        let (at, o, a) = (self.next, self.observation, self.action);
-        self.observations[at * o..][..o].copy_from_slice(observation);
-        self.actions[at * a..][..a].copy_from_slice(action);
-        self.rewards[at] = reward;
-        self.next_observations[at * o..][..o].copy_from_slice(next);
-        self.terminated[at] = over;
+        held.observations[at * o..][..o].copy_from_slice(observation);
+        held.actions[at * a..][..a].copy_from_slice(action);
+        held.rewards[at] = reward;
+        held.next_observations[at * o..][..o].copy_from_slice(next);
+        held.terminated[at] = over;
         self.next = (at + 1) % self.capacity;
     }
 
     /// The transitions at these places.
     pub fn at(&self, places: &[usize]) -> Batch {
-        let (o, a) = (self.observation, self.action);
-        let mut batch = Batch::default();
-        batch.observations.reserve(places.len() * o);
-        batch.next_observations.reserve(places.len() * o);
-        for &place in places {
-            batch.observations.extend_from_slice(&self.observations[place * o..][..o]);
-            batch.actions.extend_from_slice(&self.actions[place * a..][..a]);
-            batch.rewards.push(self.rewards[place]);
-            batch.next_observations.extend_from_slice(&self.next_observations[place * o..][..o]);
-            batch.terminated.push(self.terminated[place]);
-        }
-        batch
+        self.held.at(places)
     }
 
     /// Writes the ring into a file.
@@ -124,9 +140,8 @@ impl ReplayBuffer {
     pub fn save(&self, path: &Path) -> Result<()> {
         let sizes = [self.observation, self.action, self.capacity, self.next, self.len()];
         let mut bytes: Vec<u8> = sizes.iter().flat_map(|&size| (size as u64).to_le_bytes()).collect();
-        for numbers in
-            [&self.observations, &self.actions, &self.rewards, &self.next_observations, &self.terminated]
-        {
+        let Batch { observations, actions, rewards, next_observations, terminated, .. } = &self.held;
+        for numbers in [observations, actions, rewards, next_observations, terminated] {
             bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         }
         write_atomic(path, &bytes)
@@ -154,11 +169,14 @@ impl ReplayBuffer {
         }
         let mut numbers = body.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
         let mut take = |count: usize| numbers.by_ref().take(count).collect::<Vec<f32>>();
-        self.observations = take(count * self.observation);
-        self.actions = take(count * self.action);
-        self.rewards = take(count);
-        self.next_observations = take(count * self.observation);
-        self.terminated = take(count);
+        self.held = Batch {
+            observations: take(count * self.observation),
+            actions: take(count * self.action),
+            rewards: take(count),
+            next_observations: take(count * self.observation),
+            terminated: take(count),
+            returns_to_go: Vec::new(),
+        };
         self.next = sizes[3];
         Ok(())
     }
