@@ -5,6 +5,9 @@
 //! methods that learn from what their newest policy just did, [`off_policy`] for those that learn from a replay buffer.
 //! [`train`] wraps both into a run; [`policy`] is what a run leaves behind.
 
+pub mod actor_critic;
+pub mod data;
+pub mod deterministic;
 pub mod gae;
 pub mod methods;
 pub mod network;
@@ -13,4 +16,5 @@ pub mod off_policy;
 pub mod on_policy;
 pub mod policy;
 pub mod settings;
+pub mod squashed;
 pub mod train;

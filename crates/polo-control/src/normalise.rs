@@ -12,17 +12,32 @@ pub struct Running {
     pub variance: Vec<f64>,
     /// Rows seen, and the 1e-4 of the beginning.
     pub count: f64,
+    /// Normalised numbers are cut to plus or minus this, if it is given.
+    #[serde(default = "usual_cut")]
+    pub cut: Option<f32>,
 }
 
 /// Added to variances before their root is taken.
 const EPSILON: f64 = 1e-8;
-/// Normalised numbers are cut to this.
+/// Running numbers are cut to this: the first ones may be far out.
 const MOST: f32 = 10.0;
+/// Added to the deviations of a dataset, as the field's offline implementations do.
+const STANDING: f64 = 1e-3;
+
+fn usual_cut() -> Option<f32> {
+    Some(MOST)
+}
 
 impl Running {
     /// Nothing seen of rows of so many numbers.
     pub fn new(size: usize) -> Self {
-        Self { mean: vec![0.0; size], variance: vec![1.0; size], count: 1e-4 }
+        Self { mean: vec![0.0; size], variance: vec![1.0; size], count: 1e-4, cut: usual_cut() }
+    }
+
+    /// (x - mean) / (deviation + 1e-3) over a dataset of so many rows, never cut.
+    pub fn fixed(mean: Vec<f64>, deviation: Vec<f64>, rows: usize) -> Self {
+        let variance = deviation.iter().map(|deviation| (deviation + STANDING).powi(2) - EPSILON).collect();
+        Self { mean, variance, count: rows as f64, cut: None }
     }
 
     /// Takes in rows, `[rows, size]`.
@@ -44,26 +59,40 @@ impl Running {
         self.count += count;
     }
 
-    /// Rows with mean 0 and variance 1, cut to ±10.
+    /// Rows with mean 0 and variance 1, cut.
     pub fn normalise(&self, rows: &mut [f32]) {
         let size = self.mean.len();
         for row in rows.chunks_exact_mut(size) {
             for ((x, mean), variance) in row.iter_mut().zip(&self.mean).zip(&self.variance) {
                 let z = (f64::from(*x) - mean) / (variance + EPSILON).sqrt();
-                *x = (z as f32).clamp(-MOST, MOST);
+                *x = self.cut(z);
             }
         }
     }
 
-    /// A number over the standard deviation of column 0, cut to ±10; its mean stays.
+    /// A number over the standard deviation of column 0, cut; its mean stays.
     pub fn scale(&self, number: f32) -> f32 {
-        ((f64::from(number) / (self.variance[0] + EPSILON).sqrt()) as f32).clamp(-MOST, MOST)
+        self.cut(f64::from(number) / (self.variance[0] + EPSILON).sqrt())
+    }
+
+    fn cut(&self, z: f64) -> f32 {
+        self.cut.map_or(z as f32, |most| (z as f32).clamp(-most, most))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dataset_is_normalised_as_offline_implementations_do() {
+        let fixed = Running::fixed(vec![1.0, -2.0], vec![2.0, 0.0], 3);
+        let mut rows = [5.0, -2.0, 1.0, 3.0];
+        fixed.normalise(&mut rows);
+        for (found, expected) in rows.iter().zip([4.0 / 2.001, 0.0, 0.0, 5000.0]) {
+            assert!((found - expected).abs() <= 3e-2 * expected / 5.0 + 1e-6, "{found} {expected}");
+        }
+    }
 
     #[test]
     fn batches_add_up_to_one() {

@@ -1,20 +1,22 @@
-//! The loop of methods that learn from a replay buffer: act, remember, learn.
+//! The loop of methods that learn from transitions, whoever made them: first from logged data alone, if there is any,
+//! then act, remember, learn, from the replay buffer and the data side by side.
 
 use std::path::Path;
 
 use polo_nn::files::{Format, Tensors, read_safetensors, write_safetensors};
 use polo_run::{
-    Problem, Result,
+    Problem, Result, human,
     metrics::Metrics,
     seed::{Seeds, below},
 };
 use polo_sim::{
-    Action, Environment, NumpyRandom, Space,
+    Action, Environment, NumpyRandom,
+    dataset::width,
     replay::{Batch, ReplayBuffer},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Policy;
+use crate::{data::Prepared, normalise::Running, policy::Policy};
 
 /// How often an off-policy method learns, and from how much.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,13 +38,16 @@ pub trait Learner: Send {
     /// When it learns.
     fn schedule(&self) -> Schedule;
 
+    /// Told before the first update how many there will be.
+    fn plan(&mut self, _updates: u64) {}
+
     /// An action to try on seeing `observation`, in step `step` of `total`.
     fn explore(&self, observation: &[f32], step: u64, total: u64, seeds: &Seeds) -> Action;
 
     /// Learns from a batch; `update` counts updates from 0.
     fn update(&mut self, batch: &Batch, update: u64, seeds: &Seeds) -> Metrics;
 
-    /// The policy as it stands.
+    /// The policy as it stands, on observations as the learner sees them.
     fn policy(&self, environment: &str) -> Policy;
 
     /// Everything that a checkpoint must hold.
@@ -55,10 +60,23 @@ pub trait Learner: Send {
     fn load(&mut self, tensors: &mut Tensors) -> Result<()>;
 }
 
+/// What was logged before, and how much is made of it.
+#[derive(Clone, Debug)]
+pub struct Prior {
+    /// The data.
+    pub data: Prepared,
+    /// Updates on the data alone, at the beginning.
+    pub steps: u64,
+    /// Share of logged transitions in a batch after them.
+    pub share: f64,
+}
+
 /// A learner in its world.
 pub struct Trainer {
     learner: Box<dyn Learner>,
-    environment: Box<dyn Environment>,
+    /// None where all is learnt from data.
+    environment: Option<Box<dyn Environment>>,
+    prior: Option<Prior>,
     replay: ReplayBuffer,
     seeds: Seeds,
     total: u64,
@@ -70,6 +88,7 @@ pub struct Trainer {
 struct State {
     done: u64,
     updates: u64,
+    /// As the environment showed it.
     observation: Vec<f32>,
     episode_return: f64,
     episode_length: u64,
@@ -78,22 +97,30 @@ struct State {
 }
 
 impl Trainer {
-    /// A trainer before its first step.
+    /// A trainer before its first step. The environment may be missing if all `total` steps are those of the data.
     ///
     /// # Errors
-    /// Those of the environment.
+    /// Those of the environment; none where one is needed.
     pub fn new(
-        learner: Box<dyn Learner>,
-        mut environment: Box<dyn Environment>,
+        mut learner: Box<dyn Learner>,
+        mut environment: Option<Box<dyn Environment>>,
+        prior: Option<Prior>,
         seed: u64,
         total: u64,
     ) -> Result<Self> {
-        let observation = environment.reset(Some(seed))?;
-        let action = match environment.action_space() {
-            Space::Box { low, .. } => low.len(),
-            Space::Discrete(_) => 1,
-        };
-        let replay = ReplayBuffer::new(learner.schedule().capacity, observation.len(), action);
+        let offline = prior.as_ref().map_or(0, |prior| prior.steps.min(total));
+        let schedule = learner.schedule();
+        learner.plan(offline + (total - offline) / schedule.every * schedule.updates);
+        let (mut observation, mut action) = (Vec::new(), 1);
+        if let Some(environment) = &mut environment {
+            observation = environment.reset(Some(seed))?;
+            action = width(environment.action_space());
+        } else if offline < total {
+            return Err(Problem::usage("steps are to be taken in an environment, and none is given")
+                .place("environment.id")
+                .hint("--env ID, or leave data.offline_steps unset"));
+        }
+        let replay = ReplayBuffer::new(schedule.capacity, observation.len(), action);
         let state = State {
             done: 0,
             updates: 0,
@@ -102,7 +129,26 @@ impl Trainer {
             episode_length: 0,
             random: NumpyRandom::new(seed),
         };
-        Ok(Self { learner, environment, replay, seeds: Seeds::new(seed), total, state })
+        Ok(Self { learner, environment, prior, replay, seeds: Seeds::new(seed), total, state })
+    }
+
+    /// What is learnt from, for people.
+    pub fn regime(&self) -> String {
+        let Some(Prior { data, steps, share }) = &self.prior else {
+            return "off-policy: a replay buffer".into();
+        };
+        let (transitions, episodes) = (data.data().len() as u64, data.data().episodes().len() as u64);
+        let logged =
+            format!("{} transitions of {} episodes", human::count(transitions), human::count(episodes));
+        match *steps {
+            0 => format!("off-policy: a replay buffer, and {logged} as {:.0} % of each batch", 100.0 * share),
+            steps if steps >= self.total => format!("offline: {logged}"),
+            steps => format!(
+                "offline, then online: {} updates on {logged}, then these as {:.0} % of each batch",
+                human::count(steps),
+                100.0 * share
+            ),
+        }
     }
 
     /// Steps done.
@@ -110,25 +156,66 @@ impl Trainer {
         self.state.done
     }
 
-    /// The policy as it stands.
+    /// The policy as it stands, on observations as the environment shows them.
     pub fn policy(&self, environment: &str) -> Policy {
-        self.learner.policy(environment)
+        let mut policy = self.learner.policy(environment);
+        if let Some(normaliser) = self.normaliser() {
+            policy.normaliser = Some(normaliser.clone());
+        }
+        policy
     }
 
-    /// Takes a step in the environment and learns if it is time. Says what was learnt, and the return and length of an
-    /// episode that ended.
+    fn normaliser(&self) -> Option<&Running> {
+        self.prior.as_ref().and_then(|prior| prior.data.normaliser.as_ref())
+    }
+
+    /// An observation as the learner sees it.
+    fn seen(&self, observation: &[f32]) -> Vec<f32> {
+        let mut seen = observation.to_vec();
+        if let Some(normaliser) = self.normaliser() {
+            normaliser.normalise(&mut seen);
+        }
+        seen
+    }
+
+    /// Learns from the data alone, or takes a step in the environment and learns if it is time. Says what was learnt,
+    /// and the return and length of an episode that ended.
     ///
     /// # Errors
     /// Those of the environment.
     pub fn step(&mut self) -> Result<Metrics> {
+        match &self.prior {
+            Some(prior) if self.state.done < prior.steps => {
+                let mut rng = self.seeds.rng("data/batch", self.state.updates);
+                let batch = prior.data.draw(self.learner.schedule().batch, &mut rng);
+                self.state.done += 1;
+                Ok(self.learn(&batch))
+            }
+            _ => self.live(),
+        }
+    }
+
+    fn learn(&mut self, batch: &Batch) -> Metrics {
+        let found = self.learner.update(batch, self.state.updates, &self.seeds);
+        self.state.updates += 1;
+        found
+    }
+
+    fn live(&mut self) -> Result<Metrics> {
         let schedule = self.learner.schedule();
+        let offline = self.prior.as_ref().map_or(0, |prior| prior.steps);
+        // What has learnt from data already needs no random beginning.
+        let random_steps = if offline > 0 { 0 } else { schedule.random_steps };
+        let lived = self.state.done - offline;
+        let seen = self.seen(&self.state.observation);
+        let Some(environment) = &mut self.environment else { return Ok(Metrics::new()) };
         let state = &mut self.state;
-        let action = match state.done < schedule.random_steps {
-            true => self.environment.action_space().sample(&mut state.random),
-            false => self.learner.explore(&state.observation, state.done, self.total, &self.seeds),
+        let action = match lived < random_steps {
+            true => environment.action_space().sample(&mut state.random),
+            false => self.learner.explore(&seen, state.done, self.total, &self.seeds),
         };
-        let step = self.environment.step(&action)?;
-        self.environment.observation_space().check_observation(&step.observation)?;
+        let step = environment.step(&action)?;
+        environment.observation_space().check_observation(&step.observation)?;
         if !step.reward.is_finite() {
             return Err(Problem::input(format!("the environment's reward is {}", step.reward))
                 .hint("mend its reward; nothing can be learnt from it"));
@@ -137,29 +224,48 @@ impl Trainer {
             Action::Continuous(values) => values.clone(),
             Action::Discrete(choice) => vec![*choice as f32],
         };
-        self.replay.add(&state.observation, &stored, step.reward as f32, &step.observation, step.terminated);
         state.done += 1;
         state.episode_return += step.reward;
         state.episode_length += 1;
         let mut metrics = Metrics::new();
+        state.observation.clone_from(&step.observation);
         if step.terminated || step.truncated {
             metrics.set("charts/episodic_return", state.episode_return);
             metrics.set("charts/episodic_length", state.episode_length as f64);
             (state.episode_return, state.episode_length) = (0.0, 0);
-            state.observation = self.environment.reset(None)?;
-        } else {
-            state.observation = step.observation;
+            state.observation = environment.reset(None)?;
         }
-        if state.done >= schedule.random_steps.max(1) && state.done.is_multiple_of(schedule.every) {
+        let reward = match &self.prior {
+            Some(prior) => prior.data.reward(step.reward),
+            None => step.reward as f32,
+        };
+        let next = self.seen(&step.observation);
+        self.replay.add(&seen, &stored, reward, &next, step.terminated);
+        let lived = lived + 1;
+        if lived >= random_steps.max(1) && lived.is_multiple_of(schedule.every) {
             for _ in 0..schedule.updates {
-                let mut rng = self.seeds.rng("replay/batch", state.updates);
-                let places: Vec<usize> =
-                    (0..schedule.batch).map(|_| below(&mut rng, self.replay.len() as u64) as usize).collect();
-                metrics.merge(&self.learner.update(&self.replay.at(&places), state.updates, &self.seeds));
-                state.updates += 1;
+                let batch = self.mixed(schedule.batch);
+                metrics.merge(&self.learn(&batch));
             }
         }
         Ok(metrics)
+    }
+
+    /// A batch of which the agreed share comes from the data.
+    fn mixed(&self, rows: usize) -> Batch {
+        let updates = self.state.updates;
+        let mut logged = Batch::default();
+        if let Some(Prior { data, share, .. }) = &self.prior {
+            let count = (rows as f64 * share).round() as usize;
+            logged = data.draw(count, &mut self.seeds.rng("data/batch", updates));
+            // Nothing that was lived through has a return to go yet.
+            logged.returns_to_go.clear();
+        }
+        let mut rng = self.seeds.rng("replay/batch", updates);
+        let places: Vec<usize> =
+            (logged.len()..rows).map(|_| below(&mut rng, self.replay.len() as u64) as usize).collect();
+        logged.append(&self.replay.at(&places));
+        logged
     }
 
     /// Writes everything into an existing folder.
@@ -171,7 +277,7 @@ impl Trainer {
         self.learner.save(&mut tensors);
         write_safetensors(&folder.join("learner.safetensors"), &tensors, Format::F32)?;
         self.replay.save(&folder.join("replay.bin"))?;
-        let world = serde_json::json!({"state": self.state, "environment": self.environment.save()});
+        let world = serde_json::json!({"state": self.state, "environment": self.environment.as_ref().map(|world| world.save())});
         crate::train::write_json(&folder.join("world.json"), &world)
     }
 
@@ -184,6 +290,9 @@ impl Trainer {
         self.replay.load(&folder.join("replay.bin"))?;
         let (state, environment) = crate::train::read_world(&folder.join("world.json"))?;
         self.state = state;
-        self.environment.restore(&environment)
+        match &mut self.environment {
+            Some(world) => world.restore(&environment),
+            None => Ok(()),
+        }
     }
 }

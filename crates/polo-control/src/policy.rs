@@ -76,12 +76,29 @@ impl Policy {
         seed: u64,
         episodes: usize,
     ) -> Result<Vec<(f64, u64)>> {
+        self.watched(environment, seed, episodes, &mut |_, _| Ok(()))
+    }
+
+    /// [`Policy::returns`], with `watch` called on the number of the episode and the environment after every reset and
+    /// every step.
+    ///
+    /// # Errors
+    /// Those of the environment and of `watch`.
+    pub fn watched(
+        &self,
+        environment: &mut dyn Environment,
+        seed: u64,
+        episodes: usize,
+        watch: &mut dyn FnMut(usize, &dyn Environment) -> Result<()>,
+    ) -> Result<Vec<(f64, u64)>> {
         let mut returns = Vec::with_capacity(episodes);
-        for episode in 0..episodes as u64 {
-            let mut observation = environment.reset(Some(seed.wrapping_add(episode)))?;
+        for episode in 0..episodes {
+            let mut observation = environment.reset(Some(seed.wrapping_add(episode as u64)))?;
+            watch(episode, environment)?;
             let (mut total, mut length) = (0.0, 0);
             loop {
                 let step = environment.step(&self.act(&observation))?;
+                watch(episode, environment)?;
                 total += step.reward;
                 length += 1;
                 if step.terminated || step.truncated {

@@ -4,12 +4,17 @@ use polo_run::{Problem, Result, config::Settings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::methods::Control;
+use crate::{
+    data::Data,
+    methods::{Control, Source, trajectory_weighting::Sampling},
+};
 
 /// The `[method]` section of a method: its settings are the method.
 pub trait MethodSettings: Settings + Control + 'static {
     /// The method's name.
     const SLUG: &'static str;
+    /// How transitions are drawn unless the person says otherwise.
+    const SAMPLING: Sampling = Sampling::Uniform;
 }
 
 /// Everything that decides how a run of method `M` trains.
@@ -21,20 +26,34 @@ pub struct TrainSettings<M> {
     pub method: M,
     /// Where to act.
     pub environment: World,
+    /// What was logged before.
+    pub data: Data,
     /// How long to learn, and what to write down.
     pub training: Training,
 }
 
 impl<M: MethodSettings> Default for TrainSettings<M> {
     fn default() -> Self {
-        Self { method: M::default(), environment: World::default(), training: Training::default() }
+        Self {
+            method: M::default(),
+            environment: World::default(),
+            data: Data { sampling: M::SAMPLING, ..Data::default() },
+            training: Training::default(),
+        }
     }
 }
 
 impl<M: MethodSettings> Settings for TrainSettings<M> {
     fn check(&self) -> Result<()> {
         self.method.check()?;
-        if self.environment.id.is_empty() {
+        let source = self.method.source();
+        if self.data.train.is_empty() && source != Source::Environment {
+            return Err(Problem::usage("the method learns from logged data, and none is given")
+                .place("data.train")
+                .hint("--data FILE; `polo data collect` makes one"));
+        }
+        let alone = source == Source::Data && self.data.offline_steps.is_none();
+        if self.environment.id.is_empty() && !alone {
             return Err(Problem::usage("no environment is given")
                 .place("environment.id")
                 .hint("--env ID, e.g. CartPole-v1, or gym:ID for one of Gymnasium's in Python"));
@@ -47,7 +66,8 @@ impl<M: MethodSettings> Settings for TrainSettings<M> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct World {
-    /// Name of the environment, the same as `--env`: e.g. `CartPole-v1`. Must be given.
+    /// Name of the environment, the same as `--env`: e.g. `CartPole-v1`. Offline methods use it for evaluation only, and
+    /// know the one of their dataset unless another is given.
     pub id: String,
 }
 
@@ -55,7 +75,7 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// Steps in the environment, those of all its copies together.
+    /// Steps in the environment, those of all its copies together; for methods that learn from logged data, updates.
     #[schemars(range(min = 1))]
     pub steps: u64,
     /// Seed of every random draw of the run.

@@ -21,6 +21,7 @@ use polo_run::{
     seed::Seeds,
 };
 use polo_sim::{
+    dataset::Dataset,
     make,
     vector::{Autoreset, VectorEnvironment},
 };
@@ -28,8 +29,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    methods::{Control, Learner},
-    off_policy, on_policy,
+    data::{Prepared, check_spaces},
+    methods::{Learner, Source},
+    off_policy::{self, Prior},
+    on_policy,
     policy::Policy,
     settings::{MethodSettings, TrainSettings},
 };
@@ -56,19 +59,61 @@ enum Trainer {
 }
 
 impl Trainer {
-    fn new(method: &dyn Control, id: &str, seed: u64, total: u64) -> Result<Self> {
-        let environment = make(id)?;
-        let (observations, actions) =
-            (environment.observation_space().clone(), environment.action_space().clone());
-        Ok(match method.learner(&observations, &actions, &Seeds::new(seed).child("networks"))? {
+    /// The loop of a run, and the name of its environment, empty if none is known.
+    fn new<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<(Self, String)> {
+        let TrainSettings { method, environment, data: wanted, training } = settings;
+        let data = match wanted.train.is_empty() {
+            true => None,
+            false => Some(Dataset::load_all(&wanted.train)?),
+        };
+        let mut id = environment.id.clone();
+        if let (true, Some(data)) = (id.is_empty(), &data) {
+            // A dataset of an environment that is not here can still be learnt from.
+            id = data.about.environment.clone();
+            if make(&id).is_err() {
+                id.clear();
+            }
+        }
+        let world = match id.is_empty() {
+            true => None,
+            false => Some(make(&id).map_err(|problem| problem.place("environment.id"))?),
+        };
+        let (observations, actions) = match (&world, &data) {
+            (Some(world), _) => (world.observation_space().clone(), world.action_space().clone()),
+            (None, Some(data)) => (data.about.observations.clone(), data.about.actions.clone()),
+            (None, None) => return Err(Problem::usage("no environment is given").place("environment.id")),
+        };
+        let prior = match data {
+            None => None,
+            Some(data) => {
+                check_spaces(&data, &observations, &actions)?;
+                let steps = wanted.offline_steps.unwrap_or(match method.source() {
+                    Source::Data => training.steps,
+                    Source::Environment | Source::Both => 0,
+                });
+                let data = Prepared::new(data, wanted, method.wishes())?;
+                Some(Prior { data, steps, share: wanted.share })
+            }
+        };
+        let seeds = Seeds::new(training.seed).child("networks");
+        let trainer = match method.learner(&observations, &actions, &seeds)? {
             Learner::OffPolicy(learner) => {
-                Trainer::Off(off_policy::Trainer::new(learner, environment, seed, total)?)
+                let (seed, steps) = (training.seed, training.steps);
+                Trainer::Off(off_policy::Trainer::new(learner, world, prior, seed, steps)?)
+            }
+            Learner::OnPolicy(_) if prior.is_some() => {
+                return Err(Problem::usage(
+                    "the method learns from what its newest policy does, and not from data",
+                )
+                .place("data.train")
+                .hint("leave the data out, or take an off-policy or offline method"));
             }
             Learner::OnPolicy(learner) => {
-                let copies = VectorEnvironment::make(id, learner.plan().copies, Autoreset::SameStep)?;
-                Trainer::On(on_policy::Trainer::new(learner, copies, seed, total)?)
+                let copies = VectorEnvironment::make(&id, learner.plan().copies, Autoreset::SameStep)?;
+                Trainer::On(on_policy::Trainer::new(learner, copies, training.seed, training.steps)?)
             }
-        })
+        };
+        Ok((trainer, id))
     }
 
     fn done(&self) -> u64 {
@@ -117,12 +162,14 @@ pub fn train<M: MethodSettings>(
     out: &Path,
     resume: Resume,
 ) -> Result<Outcome> {
-    let TrainSettings { method, environment, training } = &loaded.settings;
+    let training = &loaded.settings.training;
     let interrupt = Interrupt::install()?;
     let folder = RunFolder::open(out, resume)?;
-    let mut trainer = Trainer::new(method, &environment.id, training.seed, training.steps)
-        .map_err(|problem| problem.place("environment.id"))?;
-    let mut judge = make(&environment.id)?;
+    let (mut trainer, id) = Trainer::new(&loaded.settings)?;
+    let mut judge = match id.is_empty() {
+        true => None,
+        false => Some(make(&id)?),
+    };
     folder.settle(&loaded.given, &loaded.resolved, &FREE)?;
     let checkpoints = Checkpoints::new(folder.checkpoints(), training.keep_checkpoints)?;
     let latest = checkpoints.latest()?;
@@ -171,9 +218,9 @@ pub fn train<M: MethodSettings>(
             log.write_timings(done, Split::Train, &timings)?;
             (logged, clock, pending) = (done, Instant::now(), Metrics::new());
         }
-        if passed(training.evaluate_every) || ends {
-            let policy = trainer.policy(&environment.id);
-            let found = policy.evaluate(&mut *judge, EVALUATION_SEED, training.evaluation_episodes)?;
+        if let (true, Some(judge)) = (passed(training.evaluate_every) || ends, &mut judge) {
+            let policy = trainer.policy(&id);
+            let found = policy.evaluate(&mut **judge, EVALUATION_SEED, training.evaluation_episodes)?;
             metrics = Metrics::new();
             metrics.set("charts/mean_return", found.mean);
             if let Some((low, high)) = found.interval {
@@ -197,7 +244,7 @@ pub fn train<M: MethodSettings>(
     }
     bar.finish();
     let final_policy = folder.final_model()?;
-    trainer.policy(&environment.id).save(&final_policy)?;
+    trainer.policy(&id).save(&final_policy)?;
     report::training_report(out)?;
     Ok(Outcome { final_policy, metrics })
 }
@@ -207,12 +254,12 @@ pub fn train<M: MethodSettings>(
 /// # Errors
 /// As the beginning of [`train`].
 pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(String, String)>> {
-    let TrainSettings { method, environment, training } = settings;
-    let trainer = Trainer::new(method, &environment.id, training.seed, training.steps)?;
-    let policy = trainer.policy(&environment.id);
+    let training = &settings.training;
+    let (trainer, id) = Trainer::new(settings)?;
+    let policy = trainer.policy(&id);
     let shape = policy.network.mlp.shape();
     let mut lines = vec![
-        ("environment", environment.id.clone()),
+        ("environment", if id.is_empty() { "none: nothing is evaluated".to_owned() } else { id }),
         (
             "policy",
             format!("{} numbers in, hidden layers {:?}, {} out", shape.inputs, shape.hidden, shape.outputs),
@@ -222,7 +269,7 @@ pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(Strin
     ];
     lines.push(match &trainer {
         Trainer::On(_) => ("regime", "on-policy: rollouts, then updates".to_owned()),
-        Trainer::Off(_) => ("regime", "off-policy: a replay buffer".to_owned()),
+        Trainer::Off(trainer) => ("regime", trainer.regime()),
     });
     Ok(lines.into_iter().map(|(what, value)| (what.to_owned(), value)).collect())
 }

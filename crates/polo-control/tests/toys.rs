@@ -167,7 +167,8 @@ fn earned(method: &dyn Control, world: World, steps: u64, seed: u64) -> [f64; 2]
             [before, trainer.policy("toy")]
         }
         Learner::OffPolicy(learner) => {
-            let mut trainer = off_policy::Trainer::new(learner, environment, seed, steps).unwrap();
+            let mut trainer =
+                off_policy::Trainer::new(learner, Some(environment), None, seed, steps).unwrap();
             let before = trainer.policy("toy");
             while trainer.done() < steps {
                 trainer.step().unwrap();

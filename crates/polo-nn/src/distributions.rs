@@ -89,6 +89,26 @@ impl Categorical {
         }
         dlogits
     }
+
+    /// The same of a loss with this slope in KL(other ‖ self).
+    pub fn push_back_divergence_from(&self, other: &Self, ddivergences: &[f32]) -> Vec<f32> {
+        let ours = self.logps.chunks_exact(self.actions).zip(other.logps.chunks_exact(self.actions));
+        let of = |((own, other), slope): ((&[f32], &[f32]), &f32)| -> Vec<f32> {
+            own.iter().zip(other).map(|(p, q)| slope * (p.exp() - q.exp())).collect()
+        };
+        ours.zip(ddivergences).flat_map(of).collect()
+    }
+
+    /// Fisher information times a change of the logits, `[rows, actions]`: (diag p - p pᵀ) d, which is the Hessian of
+    /// the KL divergence from a distribution in the logits of one, where they are equal.
+    pub fn fisher(&self, dlogits: &[f32]) -> Vec<f32> {
+        let rows = self.logps.chunks_exact(self.actions).zip(dlogits.chunks_exact(self.actions));
+        rows.flat_map(|(own, d)| {
+            let mean: f32 = own.iter().zip(d).map(|(p, d)| p.exp() * d).sum();
+            own.iter().zip(d).map(move |(p, d)| p.exp() * (d - mean))
+        })
+        .collect()
+    }
 }
 
 /// A normal distribution of independent components; how wide may differ by row, or not.
@@ -182,6 +202,31 @@ impl Gaussian {
         }
         (dmeans, dlog_stds)
     }
+
+    /// The same of a loss with this slope in KL(other ‖ self) of each row.
+    pub fn push_back_divergence_from(&self, other: &Self, ddivergences: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (mut dmeans, mut dlog_stds) = (vec![0.0; self.means.len()], vec![0.0; self.means.len()]);
+        for (row, slope) in ddivergences.iter().enumerate() {
+            for i in 0..self.dimensions {
+                let place = row * self.dimensions + i;
+                let (s, t) = (self.log_std(row)[i], other.log_std(row)[i]);
+                let distance = self.mean(row)[i] - other.mean(row)[i];
+                let inverse = (-2.0 * s).exp();
+                dmeans[place] = slope * distance * inverse;
+                dlog_stds[place] = slope * (1.0 - ((2.0 * t).exp() + distance * distance) * inverse);
+            }
+        }
+        (dmeans, dlog_stds)
+    }
+
+    /// Fisher information times a change of means and of logarithms of standard deviations, `[rows, dimensions]` each:
+    /// 1/sigma² and 2 on its diagonal.
+    pub fn fisher(&self, dmeans: &[f32], dlog_stds: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let d = self.dimensions;
+        let precision = |place: usize| (-2.0 * self.log_std(place / d)[place % d]).exp();
+        let means = dmeans.iter().enumerate().map(|(place, dmean)| precision(place) * dmean).collect();
+        (means, dlog_stds.iter().map(|d| 2.0 * d).collect())
+    }
 }
 
 /// How far a bounded action reaches: action = centre + scale tanh(u).
@@ -216,6 +261,8 @@ pub struct Squashed {
     pub actions: Vec<f32>,
     /// Log-prob of each row's action: sum of log N(u) - log(scale (1 - tanh² u) + 1e-6).
     pub logps: Vec<f32>,
+    /// u, `[rows, dimensions]`.
+    pub before: Vec<f32>,
     /// tanh u, `[rows, dimensions]`.
     tanhs: Vec<f32>,
     /// The action's slope in u: scale (1 - tanh² u).
@@ -232,7 +279,8 @@ impl Squashed {
     pub fn new(gaussian: &Gaussian, noise: &[f32], bounds: &Bounds) -> Self {
         let d = gaussian.dimensions;
         let rows = noise.len() / d;
-        let [mut actions, mut tanhs, mut slopes, mut shifts] = [(); 4].map(|()| vec![0.0; noise.len()]);
+        let [mut actions, mut before, mut tanhs, mut slopes, mut shifts] =
+            [(); 5].map(|()| vec![0.0; noise.len()]);
         let mut logps = vec![0.0; rows];
         for (row, logp) in logps.iter_mut().enumerate() {
             let (mean, log_std) = (gaussian.mean(row), gaussian.log_std(row));
@@ -240,6 +288,7 @@ impl Squashed {
                 let place = row * d + i;
                 shifts[place] = log_std[i].exp() * noise[place];
                 let u = mean[i] + shifts[place];
+                before[place] = u;
                 tanhs[place] = u.tanh();
                 actions[place] = bounds.centre[i] + bounds.scale[i] * tanhs[place];
                 // Where tanh is near 1, 1 - tanh² has no digits left.
@@ -249,22 +298,65 @@ impl Squashed {
                 *logp += -0.5 * noise[place] * noise[place] - log_std[i] - LOG_ROOT_2_PI - slope.ln();
             }
         }
-        Self { actions, logps, tanhs, slopes, shifts }
+        Self { actions, logps, before, tanhs, slopes, shifts }
     }
 
     /// dL/dmeans and dL/dlog_stds, `[rows, dimensions]` each, of a loss with these slopes in the actions,
     /// `[rows, dimensions]`, and in their log-probs, the noise held fixed.
     pub fn push_back(&self, dactions: &[f32], dlogps: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let d = dactions.len() / dlogps.len().max(1);
-        let (mut dmeans, mut dlog_stds) = (vec![0.0; dactions.len()], vec![0.0; dactions.len()]);
-        for place in 0..dactions.len() {
-            let row = place / d;
+        self.push(|place| dactions[place] * self.slopes[place], |place| dlogps[place / d])
+    }
+
+    /// The same of a loss with these slopes in the actions, in u beside them ([`Squashed::slopes_under`]), and in the
+    /// log-density of each component, `[rows, dimensions]` each.
+    pub fn push_back_parts(
+        &self,
+        dactions: &[f32],
+        dbefore: &[f32],
+        dlog_densities: &[f32],
+    ) -> (Vec<f32>, Vec<f32>) {
+        self.push(
+            |place| dactions[place] * self.slopes[place] + dbefore[place],
+            |place| dlog_densities[place],
+        )
+    }
+
+    fn push(&self, du: impl Fn(usize) -> f32, dlog: impl Fn(usize) -> f32) -> (Vec<f32>, Vec<f32>) {
+        let count = self.actions.len();
+        let (mut dmeans, mut dlog_stds) = (vec![0.0; count], vec![0.0; count]);
+        for place in 0..count {
             let (tanh, slope) = (self.tanhs[place], self.slopes[place]);
-            let du = dactions[place] * slope + dlogps[row] * 2.0 * tanh * slope / (slope + SLOPE_EPSILON);
+            let du = du(place) + dlog(place) * 2.0 * tanh * slope / (slope + SLOPE_EPSILON);
             dmeans[place] = du;
-            dlog_stds[place] = du * self.shifts[place] - dlogps[row];
+            dlog_stds[place] = du * self.shifts[place] - dlog(place);
         }
         (dmeans, dlog_stds)
+    }
+
+    /// Log-density of each component of the actions under the squashed `gaussian`, `[rows, dimensions]`.
+    pub fn log_densities(&self, gaussian: &Gaussian) -> Vec<f32> {
+        let d = gaussian.dimensions;
+        let at = |place: usize| {
+            let (mean, log_std) =
+                (gaussian.mean(place / d)[place % d], gaussian.log_std(place / d)[place % d]);
+            let z = (self.before[place] - mean) * (-log_std).exp();
+            -0.5 * z * z - log_std - LOG_ROOT_2_PI - (self.slopes[place] + SLOPE_EPSILON).ln()
+        };
+        (0..self.before.len()).map(at).collect()
+    }
+
+    /// dL/du of a loss with these slopes in [`Squashed::log_densities`] under a `gaussian` that stands still.
+    pub fn slopes_under(&self, gaussian: &Gaussian, dlog_densities: &[f32]) -> Vec<f32> {
+        let d = gaussian.dimensions;
+        let at = |(place, dlog): (usize, &f32)| {
+            let (mean, log_std) =
+                (gaussian.mean(place / d)[place % d], gaussian.log_std(place / d)[place % d]);
+            let slope = self.slopes[place];
+            let squash = 2.0 * self.tanhs[place] * slope / (slope + SLOPE_EPSILON);
+            dlog * (squash - (self.before[place] - mean) * (-2.0 * log_std).exp())
+        };
+        dlog_densities.iter().enumerate().map(at).collect()
     }
 }
 
@@ -313,7 +405,21 @@ mod tests {
             let own = of(logits);
             (0..rows).map(|r| f64::from(c[r] * own.divergence(&other, r))).sum()
         });
+        slopes(&logits, &of(&logits).push_back_divergence_from(&other, &c), |logits| {
+            let own = of(logits);
+            (0..rows).map(|r| f64::from(c[r] * other.divergence(&own, r))).sum()
+        });
         assert!((Categorical::new(vec![0.7; 4], 4).entropy(0) - 2.0 * LN_2).abs() < 1e-6);
+        // Fisher information is how fast the slopes of the divergence from itself change.
+        let (own, along) = (of(&logits), noise(rows * actions, "along"));
+        let shifted = |by: f32| {
+            let moved: Vec<f32> = logits.iter().zip(&along).map(|(x, a)| x + by * a).collect();
+            of(&moved).push_back_divergence_from(&own, &[1.0; 4])
+        };
+        let (high, low) = (shifted(1e-2), shifted(-1e-2));
+        for (place, found) in own.fisher(&along).iter().enumerate() {
+            assert!((found - (high[place] - low[place]) / 2e-2).abs() < 1e-3);
+        }
     }
 
     #[test]
@@ -350,6 +456,24 @@ mod tests {
         let (dmeans, dstds) = own.push_back_divergence(&other, &c);
         slopes(&means, &dmeans, |means| divergence(&of(means, &log_stds)));
         slopes(&log_stds, &dstds, |stds| divergence(&of(&means, stds)));
+        let from =
+            |own: &Gaussian| (0..rows).map(|r| f64::from(c[r] * other.divergence(own, r))).sum::<f64>();
+        let (dmeans, dstds) = own.push_back_divergence_from(&other, &c);
+        slopes(&means, &dmeans, |means| from(&of(means, &log_stds)));
+        slopes(&log_stds, &dstds, |stds| from(&of(&means, stds)));
+        let (along, beside) = (noise(rows * d, "along"), noise(rows * d, "beside"));
+        let shifted = |by: f32| {
+            let moved =
+                |x: &[f32], along: &[f32]| x.iter().zip(along).map(|(x, a)| x + by * a).collect::<Vec<_>>();
+            of(&moved(&means, &along), &moved(&log_stds, &beside)).push_back_divergence_from(&own, &[1.0; 3])
+        };
+        let (high, low, found) = (shifted(3e-3), shifted(-3e-3), own.fisher(&along, &beside));
+        for (found, high, low) in [(&found.0, &high.0, &low.0), (&found.1, &high.1, &low.1)] {
+            for place in 0..rows * d {
+                let expected = (high[place] - low[place]) / 6e-3;
+                assert!((found[place] - expected).abs() < 5e-3 * (1.0 + expected.abs()));
+            }
+        }
         // By hand: KL(N(.5, .8) || N(0, 1)), and the entropy and density of the standard normal.
         let standard = Gaussian::new(vec![0.0], vec![0.0], 1);
         let shifted = Gaussian::new(vec![0.5], vec![0.8f32.ln()], 1);
@@ -375,6 +499,33 @@ mod tests {
         let (dmeans, dstds) = of(&means, &log_stds).push_back(&c, &e);
         slopes(&means, &dmeans, |means| value(&of(means, &log_stds)));
         slopes(&log_stds, &dstds, |stds| value(&of(&means, stds)));
+    }
+
+    #[test]
+    fn densities_of_components_under_another_distribution() {
+        let (rows, d) = (3, 2);
+        let (means, log_stds, noise_) =
+            (noise(rows * d, "means"), noise(rows * d, "stds"), noise(rows * d, "noise"));
+        let bounds = Bounds::new(&[-2.0, 0.0], &[2.0, 1.0]);
+        let other = Gaussian::new(noise(rows * d, "other means"), noise(rows * d, "other stds"), d);
+        let (c, e, f) = (noise(rows * d, "c"), noise(rows * d, "e"), noise(rows * d, "f"));
+        let gaussian = |means: &[f32], stds: &[f32]| Gaussian::new(means.to_vec(), stds.to_vec(), d);
+        let own = gaussian(&means, &log_stds);
+        let drawn = Squashed::new(&own, &noise_, &bounds);
+        for (row, logp) in drawn.logps.iter().enumerate() {
+            let sum: f32 = drawn.log_densities(&own)[row * d..][..d].iter().sum();
+            assert!((sum - logp).abs() < 1e-5);
+        }
+        let value = |own: &Gaussian| {
+            let drawn = Squashed::new(own, &noise_, &bounds);
+            let sum = |x: &[f32], c: &[f32]| x.iter().zip(c).map(|(x, c)| f64::from(x * c)).sum::<f64>();
+            sum(&drawn.actions, &c)
+                + sum(&drawn.log_densities(own), &e)
+                + sum(&drawn.log_densities(&other), &f)
+        };
+        let (dmeans, dstds) = drawn.push_back_parts(&c, &drawn.slopes_under(&other, &f), &e);
+        slopes(&means, &dmeans, |means| value(&gaussian(means, &log_stds)));
+        slopes(&log_stds, &dstds, |stds| value(&gaussian(&means, stds)));
     }
 
     /// The density of squashed actions integrates to one.

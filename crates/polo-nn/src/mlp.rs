@@ -325,6 +325,58 @@ impl Mlp {
         pushed
     }
 
+    /// How fast the outputs, `[members, batch, outputs]`, change as the parameters move along `direction`, whose numbers
+    /// stand in for those of the parameters: J direction, the counterpart of [`Mlp::backward`]'s Jᵀ doutput.
+    pub fn jvp(&self, parameters: &Parameters, tape: &Tape, direction: &Parameters) -> Vec<f32> {
+        let (values, along) = (Values::of(self, parameters), Values::of(self, direction));
+        let done =
+            shares::map(tape.units.iter().collect(), |unit: &Unit| self.jvp_unit(&values, &along, unit));
+        done.concat()
+    }
+
+    fn jvp_unit(&self, values: &Values, along: &Values, unit: &Unit) -> Vec<f32> {
+        let (rows, member) = (unit.rows, unit.member);
+        // What goes into the first layer does not move.
+        let mut dx = Vec::new();
+        for (number, layer) in self.layers.iter().enumerate() {
+            let Layer { inputs, outputs: width, weight, bias, norm } = *layer;
+            let mut dy = vec![0.0; rows * width];
+            let dbias = along.member(bias, member, width);
+            dy.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(dbias));
+            let mut add = |x: &[f32], from: &Values| {
+                kernels::matmul(
+                    MatrixMut::new(&mut dy, rows, width),
+                    true,
+                    Matrix::new(x, rows, inputs),
+                    Matrix::new(from.member(weight, member, width * inputs), width, inputs).transposed(),
+                    1.0,
+                );
+            };
+            add(&unit.inputs[number], along);
+            if number > 0 {
+                add(&dx, values);
+            }
+            if number + 1 == self.layers.len() {
+                return dy;
+            }
+            if let Some((scale, shift)) = norm {
+                let scale_of = |from: &'_ Values| from.member(scale, member, width).to_vec();
+                let dshift = along.member(shift, member, width);
+                let before = &unit.before_norm[number];
+                layer_norm_jvp(before, &mut dy, &scale_of(values), &scale_of(along), dshift);
+            }
+            let y = &unit.inputs[number + 1];
+            match self.shape.activation {
+                Activation::Relu => {
+                    dy.iter_mut().zip(y).for_each(|(dy, y)| *dy = if *y > 0.0 { *dy } else { 0.0 });
+                }
+                Activation::Tanh => dy.iter_mut().zip(y).for_each(|(dy, y)| *dy *= 1.0 - y * y),
+            }
+            dx = dy;
+        }
+        dx
+    }
+
     /// Adds what the units found: side by side for members, summed for the halves of a batch.
     fn collect(&self, done: Vec<Pushed>, gradients: &mut Gradients) {
         let members = self.shape.members;
@@ -386,6 +438,22 @@ impl Values {
         match &self.numbers[id - self.first] {
             Some(host) => &host.slice()[member * size..][..size],
             None => unreachable!("these networks live in the host's memory"),
+        }
+    }
+}
+
+/// Turns the changes `dx` of what goes into a layer norm into those of what comes out, rows of `scale.len()` numbers.
+fn layer_norm_jvp(x: &[f32], dx: &mut [f32], scale: &[f32], dscale: &[f32], dshift: &[f32]) {
+    let (width, n) = (scale.len(), scale.len() as f32);
+    for (x, dx) in x.chunks_exact(width).zip(dx.chunks_exact_mut(width)) {
+        let mean = x.iter().sum::<f32>() / n;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n;
+        let inverse = (variance + EPSILON).sqrt().recip();
+        let dmean = dx.iter().sum::<f32>() / n;
+        let along = x.iter().zip(dx.iter()).map(|(x, dx)| (x - mean) * inverse * dx).sum::<f32>() / n;
+        for i in 0..width {
+            let normed = (x[i] - mean) * inverse;
+            dx[i] = scale[i] * inverse * (dx[i] - dmean - normed * along) + dscale[i] * normed + dshift[i];
         }
     }
 }

@@ -89,6 +89,53 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
+fn directional_derivatives_are_those_of_finite_differences() {
+    for (members, batch, wide) in [(1, 66, 300), (3, 9, 7)] {
+        for (activation, norm) in
+            [(Activation::Tanh, false), (Activation::Relu, false), (Activation::Tanh, true)]
+        {
+            let shape = Shape { hidden: vec![wide, 6], ..shape(members, activation, norm) };
+            let (network, parameters) = network(shape);
+            let x = noise(batch * 5, "x");
+            let mut along = parameters.clone();
+            for (id, parameter) in along.iter_mut().enumerate() {
+                let [rows, columns] = parameter.value.dims();
+                let length = (parameters.len() as f32).sqrt();
+                let numbers = noise(rows * columns, &format!("direction {id}"));
+                let whole = dot(&numbers, &numbers).sqrt() as f32 * length;
+                let numbers = numbers.iter().map(|x| x / whole).collect();
+                parameter.value = host::tensor(numbers, [rows, columns], &Device::flex());
+            }
+            let shifted = |by: f32| {
+                let mut moved = parameters.clone();
+                for (parameter, along) in moved.iter_mut().zip(along.iter()) {
+                    parameter.value = parameter.value.clone() + along.value.clone() * by;
+                }
+                network.evaluate(&moved, &x)
+            };
+            let tape = network.forward(&parameters, &x);
+            let found = network.jvp(&parameters, &tape, &along);
+            let (high, low) = (shifted(2e-3), shifted(-2e-3));
+            let mut largest = 0.0f32;
+            for i in 0..found.len() {
+                let expected = (high[i] - low[i]) / 4e-3;
+                largest = largest.max(expected.abs());
+                assert!((found[i] - expected).abs() < 3e-3, "{activation:?} {norm}: {} {expected}", found[i]);
+            }
+            assert!(largest > 0.05, "{largest}");
+            // Jᵀ and J are transposes of each other.
+            let c = noise(found.len(), "c");
+            let mut gradients = Gradients::new(&parameters);
+            network.backward(&parameters, &tape, &c, Some(&mut gradients), false);
+            let back: f64 = (0..parameters.len())
+                .map(|id| dot(&host::numbers(gradients.get(id).unwrap()), &host::numbers(along.get(id))))
+                .sum();
+            assert!((back - dot(&found, &c)).abs() < 1e-4 * (1.0 + back.abs()), "{back}");
+        }
+    }
+}
+
+#[test]
 fn members_are_networks_of_their_own() {
     let (three, parameters) = network(shape(3, Activation::Relu, true));
     let x = noise(4 * 5, "x");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polo_control::{
-    methods::{dqn, ppo, sac, td3},
+    methods::{bc, dqn, ppo, sac, td3, td3_bc, trajectory_weighting},
     settings as control_settings, train as control_train,
 };
 use polo_preference::{
@@ -91,6 +91,10 @@ pub const METHODS: &[Method] = &[
     control::<sac::Sac>(&sac::CARD),
     control::<td3::Td3>(&td3::CARD),
     control::<dqn::Dqn>(&dqn::CARD),
+    control::<bc::Bc>(&bc::CARD),
+    control::<bc::PercentBc>(&bc::PERCENT),
+    control::<td3_bc::Td3Bc>(&td3_bc::CARD),
+    control::<trajectory_weighting::TrajectoryWeighting>(&trajectory_weighting::CARD),
 ];
 
 /// A method of the offline-pairs regime.

@@ -4,22 +4,35 @@ use polo_run::{Problem, Result, card::MethodCard, seed::Seeds};
 use polo_sim::Space;
 
 use crate::{
+    data::Wishes,
     network::Network,
     normalise::Running,
     off_policy, on_policy,
     policy::{Head, Policy},
 };
 
+pub mod bc;
 pub mod dqn;
 pub mod ppo;
 pub mod sac;
 pub mod td3;
+pub mod td3_bc;
+pub mod trajectory_weighting;
 
 /// What the methods of this crate learn from.
 pub const FAMILY: &str = "control (simulators)";
 
 /// The cards of all methods of the family.
-pub const METHODS: &[MethodCard] = &[ppo::CARD, sac::CARD, td3::CARD, dqn::CARD];
+pub const METHODS: &[MethodCard] = &[
+    ppo::CARD,
+    sac::CARD,
+    td3::CARD,
+    dqn::CARD,
+    bc::CARD,
+    bc::PERCENT,
+    td3_bc::CARD,
+    trajectory_weighting::CARD,
+];
 
 /// A learner for given spaces, and the loop that carries it.
 pub enum Learner {
@@ -29,8 +42,29 @@ pub enum Learner {
     OffPolicy(Box<dyn off_policy::Learner>),
 }
 
+/// What a method learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An environment; off-policy methods take logged data beside it, if there is any.
+    Environment,
+    /// Logged data and an environment, side by side from the first step.
+    Both,
+    /// Logged data; after it an environment, if asked to.
+    Data,
+}
+
 /// A method of this family.
 pub trait Control: Send + Sync {
+    /// What it learns from.
+    fn source(&self) -> Source {
+        Source::Environment
+    }
+
+    /// What it wants of logged data beside transitions.
+    fn wishes(&self) -> Wishes {
+        Wishes::default()
+    }
+
     /// A fresh learner.
     ///
     /// # Errors
@@ -49,13 +83,13 @@ fn check_hidden(hidden: &[usize]) -> Result<()> {
 }
 
 /// A method asked to see choices.
-fn no_choices_seen() -> Problem {
+pub(crate) fn no_choices_seen() -> Problem {
     Problem::usage("the environment's observations are choices, and the method sees numbers")
         .hint("wrap the environment so that it shows a choice as a vector of zeros and a one")
 }
 
 /// A policy with a copy of a network's weights.
-fn policy_of(
+pub(crate) fn policy_of(
     environment: &str,
     actions: &Space,
     head: Head,
@@ -69,14 +103,28 @@ fn policy_of(
     Policy { environment: environment.into(), actions: actions.clone(), head, network: own, normaliser }
 }
 
+/// The schedule of an offline method, which learns after every step if it goes on in an environment.
+fn offline_schedule(batch: usize) -> off_policy::Schedule {
+    off_policy::Schedule { random_steps: 0, every: 1, updates: 1, batch, capacity: 1_000_000 }
+}
+
+/// Size of observations that are numbers.
+fn numbers_in(observations: &Space) -> Result<usize> {
+    match observations {
+        Space::Box { low, .. } => Ok(low.len()),
+        Space::Discrete(_) => Err(no_choices_seen()),
+    }
+}
+
 /// Sizes of observations, and bounds of actions, of an environment that shows and takes numbers.
-fn numbers_in_and_out<'a>(observations: &Space, actions: &'a Space) -> Result<(usize, &'a [f32], &'a [f32])> {
-    let Space::Box { low: seen, .. } = observations else {
-        return Err(no_choices_seen());
-    };
+pub(crate) fn numbers_in_and_out<'a>(
+    observations: &Space,
+    actions: &'a Space,
+) -> Result<(usize, &'a [f32], &'a [f32])> {
+    let seen = numbers_in(observations)?;
     match actions {
         Space::Box { low, high } if low.iter().chain(high).all(|bound| bound.is_finite()) => {
-            Ok((seen.len(), low, high))
+            Ok((seen, low, high))
         }
         Space::Box { .. } => Err(Problem::usage("the environment's actions have no bounds")
             .hint("wrap the environment so that its actions are bounded")),

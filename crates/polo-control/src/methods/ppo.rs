@@ -13,24 +13,19 @@
 //! that were cut by a time limit: their last reward gets the discounted value of what was cut off, as in
 //! stable-baselines3.
 
-use polo_nn::{
-    ParameterId,
-    distributions::{Categorical, Gaussian},
-    files::Tensors,
-    mlp::{Activation, Init, Shape},
-    shares,
-};
+use polo_nn::{files::Tensors, shares};
 use polo_run::{Problem, Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
-use polo_sim::{Action, Space};
+use polo_sim::Space;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
+    actor_critic::{self, Actor, clipping, explained_variance, pick, standardise, value_loss},
     network::{Adam, Network},
     normalise::Running,
     on_policy::{self, Acted, Plan, Rollout},
-    policy::{Head, Policy, decide},
+    policy::Policy,
     settings::MethodSettings,
 };
 
@@ -166,96 +161,40 @@ impl Ppo {
 
 impl Control for Ppo {
     fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
-        let Space::Box { low, .. } = observations else {
-            return Err(super::no_choices_seen());
-        };
-        let shape = |outputs, gain| Shape {
-            inputs: low.len(),
-            hidden: self.hidden.clone(),
-            outputs,
-            members: 1,
-            activation: Activation::Tanh,
-            layer_norm: false,
-            init: (Init::Orthogonal(2f64.sqrt()), Init::Orthogonal(gain)),
-        };
-        let mut actor = Network::new(shape(actions.size(), 0.01), "policy", &seeds.child("policy"));
-        let log_std = match actions {
-            Space::Box { low, .. } => Some(actor.add_row("log_std", vec![0.0; low.len()])),
-            Space::Discrete(_) => None,
-        };
-        let critic = Network::new(shape(1, 1.0), "value", &seeds.child("value"));
-        let filled = self.filled(log_std.is_none());
-        let ours =
-            PpoLearner { settings: self.clone(), filled, actions: actions.clone(), actor, critic, log_std };
-        Ok(Learner::OnPolicy(Box::new(ours)))
+        let inputs = actor_critic::observed(observations)?;
+        let actor = Actor::new(inputs, actions, &self.hidden, seeds);
+        let critic = actor_critic::critic(inputs, &self.hidden, seeds);
+        let filled = self.filled(actor.log_std.is_none());
+        Ok(Learner::OnPolicy(Box::new(PpoLearner { settings: self.clone(), filled, actor, critic })))
     }
 }
 
 struct PpoLearner {
     settings: Ppo,
     filled: Filled,
-    actions: Space,
-    actor: Network,
+    actor: Actor,
     critic: Network,
-    /// Logarithms of the standard deviations, where actions are numbers.
-    log_std: Option<ParameterId>,
-}
-
-/// What a policy says of a batch.
-enum Said {
-    Choices(Categorical),
-    Numbers(Gaussian),
-}
-
-impl Said {
-    fn logp(&self, row: usize, actions: &[f32], width: usize) -> f32 {
-        match self {
-            Said::Choices(own) => own.row(row)[actions[row] as usize],
-            Said::Numbers(own) => own.logp(row, &actions[row * width..][..width]),
-        }
-    }
-
-    fn entropy(&self, row: usize) -> f32 {
-        match self {
-            Said::Choices(own) => own.entropy(row),
-            Said::Numbers(own) => own.entropy(row),
-        }
-    }
 }
 
 impl PpoLearner {
-    /// Numbers per stored action.
-    fn width(&self) -> usize {
-        if self.log_std.is_some() { self.actions.size() } else { 1 }
-    }
-
-    fn say(&self, outputs: Vec<f32>) -> Said {
-        match self.log_std {
-            None => Said::Choices(Categorical::new(outputs, self.actions.size())),
-            Some(id) => Said::Numbers(Gaussian::new(outputs, self.actor.row(id), self.actions.size())),
-        }
-    }
-
     /// Learns from the rows `rows` of a rollout; returns the losses and the mean of (rho - 1) - log rho.
     fn learn(&mut self, rollout: &Rollout, rows: &[usize], learning_rate: f64) -> Metrics {
-        let (settings, width) = (&self.settings, self.width());
+        let (settings, width) = (&self.settings, self.actor.width());
         let count = rows.len();
-        let observation = self.actor.mlp.shape().inputs;
-        let pick = |from: &[f32], width: usize| -> Vec<f32> {
-            rows.iter().flat_map(|&row| &from[row * width..][..width]).copied().collect()
-        };
+        let observation = self.critic.mlp.shape().inputs;
+        let pick = |from: &[f32], width| pick(from, rows, width);
         let observations = pick(&rollout.observations, observation);
         let (actions, old_logps) = (pick(&rollout.actions, width), pick(&rollout.logps, 1));
         let (old_values, mut advantages) = (pick(&rollout.values, 1), pick(&rollout.advantages, 1));
         let returns: Vec<f32> = advantages.iter().zip(&old_values).map(|(a, v)| a + v).collect();
         if settings.normalise_advantages && count > 1 {
-            normalise(&mut advantages);
+            standardise(&mut advantages, true, 1e-8);
         }
         let (clip, n) = (settings.clip as f32, count as f32);
 
         let learn_actor = || {
-            let tape = self.actor.forward(&observations);
-            let said = self.say(tape.outputs());
+            let tape = self.actor.network.forward(&observations);
+            let said = self.actor.say(tape.outputs());
             let (mut policy_loss, mut kl, mut clipped, mut entropy) = (0.0, 0.0, 0.0, 0.0);
             let mut dlogps = vec![0.0; count];
             for row in 0..count {
@@ -271,57 +210,27 @@ impl PpoLearner {
                 entropy += said.entropy(row) / n;
             }
             let dentropies = vec![-self.filled.entropy / n; count];
-            let mut actor_gradients = self.actor.gradients();
-            match &said {
-                Said::Choices(own) => {
-                    let taken: Vec<usize> = actions.iter().map(|&action| action as usize).collect();
-                    let dlogits = own.push_back(&taken, &dlogps, &dentropies);
-                    self.actor.push_back(&tape, &dlogits, &mut actor_gradients);
-                }
-                Said::Numbers(own) => {
-                    let (dmeans, dlog_stds) = own.push_back(&actions, &dlogps, &dentropies);
-                    self.actor.push_back(&tape, &dmeans, &mut actor_gradients);
-                    if let Some(id) = self.log_std {
-                        let mut sums = vec![0.0; width];
-                        for row in dlog_stds.chunks_exact(width) {
-                            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                        }
-                        self.actor.push_row(id, sums, &mut actor_gradients);
-                    }
-                }
-            }
+            let mut actor_gradients = self.actor.network.gradients();
+            let slopes = said.push_back(&actions, width, &dlogps, &dentropies);
+            self.actor.push_back(&tape, slopes, &mut actor_gradients);
             (actor_gradients, [policy_loss, entropy, kl, clipped])
         };
         let weight = settings.value as f32;
         let learn_critic = || {
             let tape = self.critic.forward(&observations);
-            let values = tape.outputs();
-            let (mut value_loss, mut dvalues) = (0.0, vec![0.0; count]);
-            for row in 0..count {
-                let error = values[row] - returns[row];
-                let near = old_values[row] + (values[row] - old_values[row]).clamp(-clip, clip);
-                let cut = near - returns[row];
-                let moved = (values[row] - old_values[row]).abs() < clip;
-                if settings.clip_value && cut * cut > error * error {
-                    value_loss += 0.5 * cut * cut / n;
-                    dvalues[row] = if moved { weight * cut / n } else { 0.0 };
-                } else {
-                    value_loss += 0.5 * error * error / n;
-                    dvalues[row] = weight * error / n;
-                }
-            }
+            let clip = settings.clip_value.then_some(clip);
+            let (loss, dvalues) = value_loss(&tape.outputs(), &old_values, &returns, clip, weight);
             let mut critic_gradients = self.critic.gradients();
             self.critic.push_back(&tape, &dvalues, &mut critic_gradients);
-            (critic_gradients, value_loss)
+            (critic_gradients, loss)
         };
         let ((actor_gradients, [policy_loss, entropy, kl, clipped]), (critic_gradients, value_loss)) =
             shares::both(learn_actor, learn_critic);
 
-        let norm = self.actor.norm(&actor_gradients).hypot(self.critic.norm(&critic_gradients));
-        let most = settings.max_grad_norm;
-        let scale = if most > 0.0 { (most / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let norm = self.actor.network.norm(&actor_gradients).hypot(self.critic.norm(&critic_gradients));
+        let scale = clipping(norm, settings.max_grad_norm);
         let adam = Adam { learning_rate, epsilon: 1e-5 };
-        let (actor, critic) = (&mut self.actor, &mut self.critic);
+        let (actor, critic) = (&mut self.actor.network, &mut self.critic);
         shares::both(
             || actor.step(actor_gradients, adam, scale),
             || critic.step(critic_gradients, adam, scale),
@@ -342,44 +251,13 @@ impl PpoLearner {
     }
 }
 
-/// Mean 0 and (unbiased) standard deviation 1.
-fn normalise(numbers: &mut [f32]) {
-    let n = numbers.len() as f32;
-    let mean = numbers.iter().sum::<f32>() / n;
-    let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / (n - 1.0);
-    let spread = variance.sqrt() + 1e-8;
-    numbers.iter_mut().for_each(|x| *x = (*x - mean) / spread);
-}
-
 impl on_policy::Learner for PpoLearner {
     fn plan(&self) -> Plan {
         self.filled.plan
     }
 
     fn act(&self, observations: &[f32], step: u64, seeds: &Seeds) -> Acted {
-        let values = self.values(observations);
-        let said = self.say(self.actor.evaluate(observations));
-        let width = self.width();
-        let mut acted = Acted { values, ..Acted::default() };
-        let drawn = if self.log_std.is_some() { acted.values.len() * width } else { 0 };
-        let noise = seeds.normal(drawn, "policy/noise", step);
-        let mut rng = seeds.rng("policy/choice", step);
-        for row in 0..acted.values.len() {
-            match &said {
-                Said::Choices(own) => {
-                    let choice = own.sample(row, &mut rng);
-                    acted.numbers.push(choice as f32);
-                    acted.actions.push(Action::Discrete(choice));
-                }
-                Said::Numbers(own) => {
-                    let numbers = own.at(row, &noise[row * width..][..width]);
-                    acted.actions.push(decide(Head::Clipped, &self.actions, &numbers));
-                    acted.numbers.extend(numbers);
-                }
-            }
-            acted.logps.push(said.logp(row, &acted.numbers, width));
-        }
-        acted
+        self.actor.act(observations, self.values(observations), step, seeds)
     }
 
     fn values(&self, observations: &[f32]) -> Vec<f32> {
@@ -407,32 +285,18 @@ impl on_policy::Learner for PpoLearner {
     }
 
     fn policy(&self, environment: &str, normaliser: Option<Running>) -> Policy {
-        let head = if self.log_std.is_some() { Head::Clipped } else { Head::Greatest };
-        super::policy_of(environment, &self.actions, head, &self.actor, normaliser)
+        self.actor.policy(environment, normaliser)
     }
 
     fn save(&self, tensors: &mut Tensors) {
-        self.actor.save("actor", tensors);
+        self.actor.network.save("actor", tensors);
         self.critic.save("critic", tensors);
     }
 
     fn load(&mut self, tensors: &mut Tensors) -> Result<()> {
-        self.actor.load("actor", tensors)?;
+        self.actor.network.load("actor", tensors)?;
         self.critic.load("critic", tensors)
     }
-}
-
-/// 1 - Var(R - V) / Var(R): how much of the returns the values foresee; NaN where all returns are equal.
-fn explained_variance(rollout: &Rollout) -> f64 {
-    let n = rollout.advantages.len() as f64;
-    let variance = |numbers: &mut dyn Iterator<Item = f64>| {
-        let (mut sum, mut squares) = (0.0, 0.0);
-        numbers.for_each(|x| (sum, squares) = (sum + x, squares + x * x));
-        squares / n - (sum / n).powi(2)
-    };
-    let errors = variance(&mut rollout.advantages.iter().map(|&a| f64::from(a)));
-    let returns = rollout.advantages.iter().zip(&rollout.values).map(|(a, v)| f64::from(a + v));
-    1.0 - errors / variance(&mut returns.into_iter())
 }
 
 /// What a newcomer must know.
@@ -482,12 +346,14 @@ pub const CARD: MethodCard = MethodCard {
 
 #[cfg(test)]
 mod tests {
+    use polo_nn::mlp::{Activation, Init, Shape};
+
     use super::*;
 
     fn learner(settings: &Ppo, actions: &Space) -> PpoLearner {
         let observations = Space::symmetric(&[1.0; 3]);
         let seeds = Seeds::new(1);
-        let mut actor = Network::new(
+        let mut network = Network::new(
             Shape {
                 inputs: observations.size(),
                 hidden: vec![8],
@@ -500,11 +366,12 @@ mod tests {
             "policy",
             &seeds,
         );
-        let log_std = matches!(actions, Space::Box { .. }).then(|| actor.add_row("log_std", vec![-0.3; 2]));
-        let shape = Shape { outputs: 1, ..actor.mlp.shape().clone() };
+        let log_std = matches!(actions, Space::Box { .. }).then(|| network.add_row("log_std", vec![-0.3; 2]));
+        let shape = Shape { outputs: 1, ..network.mlp.shape().clone() };
         let critic = Network::new(shape, "value", &seeds);
         let filled = settings.filled(log_std.is_none());
-        PpoLearner { settings: settings.clone(), filled, actions: actions.clone(), actor, critic, log_std }
+        let actor = Actor { actions: actions.clone(), network, log_std };
+        PpoLearner { settings: settings.clone(), filled, actor, critic }
     }
 
     fn rollout(learner: &PpoLearner, shift: f32) -> Rollout {
@@ -521,7 +388,13 @@ mod tests {
     }
 
     fn weights(learner: &PpoLearner) -> Vec<Vec<f32>> {
-        learner.actor.parameters.iter().map(|parameter| polo_nn::host::numbers(&parameter.value)).collect()
+        learner
+            .actor
+            .network
+            .parameters
+            .iter()
+            .map(|parameter| polo_nn::host::numbers(&parameter.value))
+            .collect()
     }
 
     /// Beyond the clip range, in the direction that the advantage asks for, nothing is learnt any more.
@@ -555,8 +428,8 @@ mod tests {
             let mut own = learner(&settings, &actions);
             let lived = rollout(&own, 0.0);
             let value = |learner: &PpoLearner| -> f64 {
-                let said = learner.say(learner.actor.evaluate(&lived.observations));
-                let logp = |row| said.logp(row, &lived.actions, learner.width());
+                let said = learner.actor.say(learner.actor.network.evaluate(&lived.observations));
+                let logp = |row| said.logp(row, &lived.actions, learner.actor.width());
                 (0..6).map(|row| -f64::from(lived.advantages[row] * logp(row)) / 6.0).sum()
             };
             // Adam's first step is the sign of the gradient: along it the surrogate falls as fast as finite differences
@@ -564,16 +437,16 @@ mod tests {
             let before = own.actor.clone();
             own.learn(&lived, &[0, 1, 2, 3, 4, 5], 1e-3);
             let mut checked = 0;
-            for (id, parameter) in before.parameters.iter().enumerate() {
+            for (id, parameter) in before.network.parameters.iter().enumerate() {
                 let numbers = polo_nn::host::numbers(&parameter.value);
-                let after = polo_nn::host::numbers(own.actor.parameters.get(id));
+                let after = polo_nn::host::numbers(own.actor.network.parameters.get(id));
                 for place in (0..numbers.len()).step_by(3) {
                     let at = |by: f32| {
                         let mut moved = learner(&settings, &actions);
                         moved.actor = before.clone();
                         let mut shifted = numbers.clone();
                         shifted[place] += by;
-                        let parameter = moved.actor.parameters.iter_mut().nth(id).unwrap();
+                        let parameter = moved.actor.network.parameters.iter_mut().nth(id).unwrap();
                         let shape = parameter.value.dims();
                         parameter.value = polo_nn::host::tensor(shifted, shape, &polo_nn::Device::flex());
                         value(&moved)
@@ -587,16 +460,6 @@ mod tests {
                 }
             }
             assert!(checked > 10, "{checked}");
-        }
-    }
-
-    #[test]
-    fn advantages_are_normalised_with_the_unbiased_deviation() {
-        let mut numbers = [1.0, 2.0, 6.0];
-        normalise(&mut numbers);
-        let deviation = 7f32.sqrt();
-        for (found, expected) in numbers.iter().zip([-2.0 / deviation, -1.0 / deviation, 3.0 / deviation]) {
-            assert!((found - expected).abs() < 1e-6);
         }
     }
 }

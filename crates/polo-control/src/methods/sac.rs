@@ -28,6 +28,7 @@ use crate::{
     off_policy::{self, Schedule},
     policy::{Head, Policy},
     settings::MethodSettings,
+    squashed,
 };
 
 /// Settings of `polo train sac`.
@@ -102,9 +103,6 @@ impl MethodSettings for Sac {
     const SLUG: &'static str = CARD.slug;
 }
 
-/// Least and most of the logarithm of the policy's standard deviation.
-const LOG_STD: (f32, f32) = (-5.0, 2.0);
-
 impl Control for Sac {
     fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
         let (inputs, low, high) = super::numbers_in_and_out(observations, actions)?;
@@ -149,32 +147,8 @@ impl SacLearner {
         self.bounds.scale.len()
     }
 
-    /// The policy's outputs as a distribution: means, and logarithms of standard deviations squeezed between their
-    /// bounds.
     fn gaussian(&self, outputs: &[f32]) -> Gaussian {
-        let d = self.width();
-        let (mut means, mut log_stds) = (Vec::new(), Vec::new());
-        for row in outputs.chunks_exact(2 * d) {
-            means.extend_from_slice(&row[..d]);
-            log_stds.extend(
-                row[d..].iter().map(|raw| LOG_STD.0 + 0.5 * (LOG_STD.1 - LOG_STD.0) * (raw.tanh() + 1.0)),
-            );
-        }
-        Gaussian::new(means, log_stds, d)
-    }
-
-    /// dL/doutputs from the slopes in means and logarithms of standard deviations.
-    fn through_heads(&self, outputs: &[f32], dmeans: &[f32], dlog_stds: &[f32]) -> Vec<f32> {
-        let d = self.width();
-        let mut slopes = vec![0.0; outputs.len()];
-        for (row, slopes) in slopes.chunks_exact_mut(2 * d).enumerate() {
-            for i in 0..d {
-                let tanh = outputs[row * 2 * d + d + i].tanh();
-                slopes[i] = dmeans[row * d + i];
-                slopes[d + i] = dlog_stds[row * d + i] * 0.5 * (LOG_STD.1 - LOG_STD.0) * (1.0 - tanh * tanh);
-            }
-        }
-        slopes
+        squashed::gaussian(outputs, self.width())
     }
 
     fn alpha(&self) -> f32 {
@@ -212,7 +186,11 @@ impl SacLearner {
         let dactions = last_columns(&self.critic.slope(&judged, &dvalues), observation + d, d);
         let (dmeans, dlog_stds) = drawn.push_back(&dactions, &vec![alpha / n as f32; n]);
         let mut gradients = self.actor.gradients();
-        self.actor.push_back(&tape, &self.through_heads(&outputs, &dmeans, &dlog_stds), &mut gradients);
+        self.actor.push_back(
+            &tape,
+            &squashed::through_heads(&outputs, &dmeans, &dlog_stds, d),
+            &mut gradients,
+        );
         self.actor.step(gradients, Adam { learning_rate: self.settings.policy_rate, epsilon: 1e-8 }, 1.0);
         let mean = |numbers: &[f32]| numbers.iter().sum::<f32>() / numbers.len() as f32;
         let loss = alpha * mean(&drawn.logps) - mean(&lesser);

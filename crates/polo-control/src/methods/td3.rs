@@ -7,11 +7,7 @@
 //! L_mu = -mean Q_1(s, mu(s))      at every second update, when all targets follow
 //! ```
 
-use polo_nn::{
-    distributions::Bounds,
-    files::Tensors,
-    mlp::{Activation, Init, Shape},
-};
+use polo_nn::files::Tensors;
 use polo_run::{Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
 use polo_sim::{Action, Space, replay::Batch};
 use schemars::JsonSchema;
@@ -19,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    network::{Adam, Network, beside, last_columns, least, regress},
+    deterministic::{Deterministic, Target, mean},
+    network::Adam,
     off_policy::{self, Schedule},
-    policy::{Head, Policy},
+    policy::Policy,
     settings::MethodSettings,
 };
 
@@ -100,55 +97,14 @@ impl MethodSettings for Td3 {
 
 impl Control for Td3 {
     fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
-        let (inputs, low, high) = super::numbers_in_and_out(observations, actions)?;
-        let shape = |inputs, outputs, members| Shape {
-            inputs,
-            hidden: self.hidden.clone(),
-            outputs,
-            members,
-            activation: Activation::Relu,
-            layer_norm: false,
-            init: (Init::Torch, Init::Torch),
-        };
-        let actor = Network::new(shape(inputs, low.len(), 1), "policy", &seeds.child("policy"));
-        let critic = Network::new(shape(inputs + low.len(), 1, 2), "critic", &seeds.child("critic"));
-        Ok(Learner::OffPolicy(Box::new(Td3Learner {
-            settings: self.clone(),
-            bounds: Bounds::new(low, high),
-            actions: actions.clone(),
-            target_actor: actor.clone(),
-            target_critic: critic.clone(),
-            actor,
-            critic,
-        })))
+        let networks = Deterministic::new(observations, actions, &self.hidden, seeds)?;
+        Ok(Learner::OffPolicy(Box::new(Td3Learner { settings: self.clone(), networks })))
     }
 }
 
 struct Td3Learner {
     settings: Td3,
-    bounds: Bounds,
-    actions: Space,
-    actor: Network,
-    critic: Network,
-    target_actor: Network,
-    target_critic: Network,
-}
-
-impl Td3Learner {
-    fn width(&self) -> usize {
-        self.bounds.scale.len()
-    }
-
-    /// centre + scale tanh(u) + scale noise, cut to the bounds.
-    fn act(&self, outputs: &[f32], noise: impl Fn(usize) -> f32) -> Vec<f32> {
-        let (d, Bounds { centre, scale }) = (self.width(), &self.bounds);
-        let action = |(place, u): (usize, &f32)| {
-            let i = place % d;
-            (centre[i] + scale[i] * (u.tanh() + noise(place)))
-                .clamp(centre[i] - scale[i], centre[i] + scale[i])
-        };
-        outputs.iter().enumerate().map(action).collect()
-    }
+    networks: Deterministic,
 }
 
 impl off_policy::Learner for Td3Learner {
@@ -158,69 +114,34 @@ impl off_policy::Learner for Td3Learner {
     }
 
     fn explore(&self, observation: &[f32], step: u64, _total: u64, seeds: &Seeds) -> Action {
-        let noise = seeds.normal(self.width(), "policy/noise", step);
-        let size = self.settings.exploration_noise as f32;
-        Action::Continuous(self.act(&self.actor.evaluate(observation), |place| size * noise[place]))
+        Action::Continuous(self.networks.explore(observation, self.settings.exploration_noise, step, seeds))
     }
 
     fn update(&mut self, batch: &Batch, update: u64, seeds: &Seeds) -> Metrics {
-        let (n, d) = (batch.len(), self.width());
-        let observation = self.actor.mlp.shape().inputs;
-        let noise = seeds.normal(n * d, "td3/next", update);
-        let (size, most) = (self.settings.target_noise as f32, self.settings.noise_clip as f32);
-        let next = self.act(&self.target_actor.evaluate(&batch.next_observations), |place| {
-            (size * noise[place]).clamp(-most, most)
-        });
-        let values = self.target_critic.evaluate(&beside(&batch.next_observations, observation, &next, d));
-        let (lesser, _) = least(&values, n);
-        let gamma = self.settings.gamma as f32;
-        let aims: Vec<f32> = (0..n)
-            .map(|row| batch.rewards[row] + gamma * (1.0 - batch.terminated[row]) * lesser[row])
-            .collect();
-        let x = beside(&batch.observations, observation, &batch.actions, d);
+        let Td3 { gamma, tau, target_noise: noise, noise_clip: clip, policy_every, .. } = self.settings;
         let adam = Adam { learning_rate: self.settings.learning_rate, epsilon: 1e-8 };
-        let mut metrics = regress(&mut self.critic, &x, &aims, adam);
-        if update.is_multiple_of(self.settings.policy_every) {
-            let tape = self.actor.forward(&batch.observations);
-            let outputs = tape.outputs();
-            let actions = self.act(&outputs, |_| 0.0);
-            let judged = self.critic.forward(&beside(&batch.observations, observation, &actions, d));
-            let mut dvalues = vec![0.0; 2 * n];
-            dvalues[..n].fill(-1.0 / n as f32);
-            let dactions = last_columns(&self.critic.slope(&judged, &dvalues), observation + d, d);
-            let through_tanh = |(place, slope): (usize, &f32)| {
-                let tanh = outputs[place].tanh();
-                slope * self.bounds.scale[place % d] * (1.0 - tanh * tanh)
-            };
-            let slopes: Vec<f32> = dactions.iter().enumerate().map(through_tanh).collect();
-            let mut gradients = self.actor.gradients();
-            self.actor.push_back(&tape, &slopes, &mut gradients);
-            self.actor.step(gradients, adam, 1.0);
-            self.target_actor.parameters.move_towards(&self.actor.parameters, self.settings.tau);
-            self.target_critic.parameters.move_towards(&self.critic.parameters, self.settings.tau);
-            let values = judged.outputs();
-            let mean = values[..n].iter().sum::<f32>() / n as f32;
-            metrics.set("losses/actor_loss", -f64::from(mean));
+        let next = self.networks.next_actions(batch, Target { gamma, noise, clip }, update, seeds);
+        let aims = self.networks.aims(batch, &next, gamma, false);
+        let mut metrics = self.networks.learn_critics(batch, &aims, adam);
+        if update.is_multiple_of(policy_every) {
+            let judged = self.networks.judge(batch);
+            self.networks.climb(&judged, 1.0, &[], adam);
+            self.networks.follow(tau);
+            metrics.set("losses/actor_loss", -f64::from(mean(&judged.values)));
         }
         metrics
     }
 
     fn policy(&self, environment: &str) -> Policy {
-        super::policy_of(environment, &self.actions, Head::Squashed, &self.actor, None)
+        self.networks.policy(environment)
     }
 
     fn save(&self, tensors: &mut Tensors) {
-        self.actor.save("actor", tensors);
-        self.critic.save("critic", tensors);
-        self.target_actor.save_weights("target actor", tensors);
-        self.target_critic.save_weights("target critic", tensors);
+        self.networks.save(tensors);
     }
 
     fn load(&mut self, tensors: &mut Tensors) -> Result<()> {
-        self.actor.load("actor", tensors)?;
-        self.critic.load("critic", tensors)?;
-        self.target_actor.load_weights("target actor", tensors)?;
-        self.target_critic.load_weights("target critic", tensors)
+        self.networks.load(tensors)
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     env: Option<String>,
     /// Training data: files, or folders of files; may be given many times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "dataset", value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Held-out data; may be given many times.
     #[arg(long, value_name = "FILE")]
