@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use crate::{
     bridge::{Bridge, BridgeOptions},
-    classic::{Acrobot, CartPole, LinearQuadratic, MountainCar, MountainCarContinuous, Pendulum, PointMaze},
+    classic::{
+        Acrobot, CartPole, LinearQuadratic, MountainCar, MountainCarContinuous, Pendulum, PendulumOffline,
+        PointMaze, pendulum_offline,
+    },
     dynamics::Simulated,
     space::{Action, Space},
 };
@@ -62,6 +65,19 @@ impl Step {
     /// Whether the episode is over.
     pub fn done(&self) -> bool {
         self.terminated || self.truncated
+    }
+
+    /// Checks that something can be learnt from it: all numbers finite, and as many as the space says.
+    ///
+    /// # Errors
+    /// Says which is not.
+    pub fn check(&self, observations: &Space) -> Result<()> {
+        observations.check_observation(&self.observation)?;
+        match self.reward.is_finite() {
+            true => Ok(()),
+            false => Err(Problem::input(format!("the environment's reward is {}", self.reward))
+                .hint("mend its reward; nothing can be learnt from it")),
+        }
     }
 }
 
@@ -224,6 +240,13 @@ pub const ENVIRONMENTS: &[Listing] = &[
         time_limit: 200,
         threshold: None,
         make: || Box::new(Simulated::new(LinearQuadratic::default())),
+    },
+    Listing {
+        id: pendulum_offline::ID,
+        about: "Pendulum-v1 with actions from -1 to 1, and behaviours of known return to make datasets with",
+        time_limit: 200,
+        threshold: None,
+        make: || Box::new(Simulated::new(PendulumOffline)),
     },
 ];
 

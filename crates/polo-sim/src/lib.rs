@@ -3,11 +3,13 @@
 
 pub mod bridge;
 pub mod classic;
+pub mod collect;
 pub mod dataset;
 pub mod dynamics;
 pub mod environment;
 pub mod random;
 pub mod replay;
+pub mod scores;
 pub mod space;
 pub mod vector;
 
