@@ -28,6 +28,11 @@ pub trait Dynamics: Send {
     /// What is seen of a state.
     fn observe(&self, state: &Self::State) -> Vec<f32>;
 
+    /// Whether a saved state is of this world, where its type does not say so already.
+    fn fits(&self, _: &Self::State) -> bool {
+        true
+    }
+
     /// Moves the state by one action, which has been checked with [`Space::check_action`]. Returns the reward, and
     /// whether the task is over.
     ///
@@ -122,7 +127,11 @@ impl<D: Dynamics> Environment for Simulated<D> {
     }
 
     fn restore(&mut self, state: &Value) -> Result<()> {
-        self.now = Now::deserialize(state).map_err(bad_state)?;
+        let now = Now::deserialize(state).map_err(bad_state)?;
+        if !now.state.as_ref().is_none_or(|state| self.dynamics.fits(state)) {
+            return Err(bad_state("it is of another world"));
+        }
+        self.now = now;
         Ok(())
     }
 }

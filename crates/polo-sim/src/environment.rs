@@ -17,6 +17,9 @@ use crate::{
     space::{Action, Space},
 };
 
+#[cfg(feature = "mujoco")]
+use crate::mujoco::{Body, Hopper};
+
 /// A simulator of one task.
 pub trait Environment: Send {
     /// What [`Environment::reset`] and [`Environment::step`] show.
@@ -187,7 +190,7 @@ pub struct Listing {
     pub time_limit: u64,
     /// The mean return from which the task counts as solved, where one is agreed on.
     pub threshold: Option<f64>,
-    make: fn() -> Box<dyn Environment>,
+    make: fn() -> Result<Box<dyn Environment>>,
 }
 
 /// All environments that [`make`] makes itself.
@@ -197,58 +200,69 @@ pub const ENVIRONMENTS: &[Listing] = &[
         about: "balance a pole on a cart by pushing it left or right",
         time_limit: 500,
         threshold: Some(475.0),
-        make: || Box::new(Simulated::new(CartPole::default())),
+        make: || Ok(Box::new(Simulated::new(CartPole::default()))),
     },
     Listing {
         id: "Pendulum-v1",
         about: "swing a pendulum up with a weak motor and hold it there",
         time_limit: 200,
         threshold: None,
-        make: || Box::new(Simulated::new(Pendulum)),
+        make: || Ok(Box::new(Simulated::new(Pendulum))),
     },
     Listing {
         id: "Acrobot-v1",
         about: "swing the tip of a double pendulum above its bar with a motor at its joint",
         time_limit: 500,
         threshold: Some(-100.0),
-        make: || Box::new(Simulated::new(Acrobot)),
+        make: || Ok(Box::new(Simulated::new(Acrobot))),
     },
     Listing {
         id: "MountainCar-v0",
         about: "swing a weak car up a hill with three pushes",
         time_limit: 200,
         threshold: Some(-110.0),
-        make: || Box::new(Simulated::new(MountainCar)),
+        make: || Ok(Box::new(Simulated::new(MountainCar))),
     },
     Listing {
         id: "MountainCarContinuous-v0",
         about: "swing a weak car up a hill with little effort",
         time_limit: 999,
         threshold: Some(90.0),
-        make: || Box::new(Simulated::new(MountainCarContinuous)),
+        make: || Ok(Box::new(Simulated::new(MountainCarContinuous))),
     },
     Listing {
         id: "polo/PointMaze-v0",
         about: "push a ball through a maze in the shape of a U; 1 at the goal, nothing before",
         time_limit: 300,
         threshold: None,
-        make: || Box::new(Simulated::new(PointMaze::default())),
+        make: || Ok(Box::new(Simulated::new(PointMaze::default()))),
     },
     Listing {
         id: "polo/LinearQuadratic-v0",
         about: "keep a noisy linear system near zero at little effort; the best policy is known exactly",
         time_limit: 200,
         threshold: None,
-        make: || Box::new(Simulated::new(LinearQuadratic::default())),
+        make: || Ok(Box::new(Simulated::new(LinearQuadratic::default()))),
     },
     Listing {
         id: pendulum_offline::ID,
         about: "Pendulum-v1 with actions from -1 to 1, and behaviours of known return to make datasets with",
         time_limit: 200,
         threshold: None,
-        make: || Box::new(Simulated::new(PendulumOffline)),
+        make: || Ok(Box::new(Simulated::new(PendulumOffline))),
+    },
+    #[cfg(feature = "mujoco")]
+    Listing {
+        id: "Hopper-v5",
+        about: "hop forward on one leg",
+        time_limit: 1000,
+        threshold: Some(3800.0),
+        make: || Ok(Box::new(Simulated::new(Body::new(Hopper)?))),
     },
 ];
+
+/// Those of [`ENVIRONMENTS`] that MuJoCo moves.
+const ROBOTS: &[&str] = &["Hopper-v5"];
 
 /// What the names of environments in Python begin with.
 const PYTHON: &str = "gym:";
@@ -271,9 +285,16 @@ pub fn make_with(id: &str, python: &BridgeOptions) -> Result<Box<dyn Environment
         return Ok(Box::new(Bridge::new(id, python)?));
     }
     match ENVIRONMENTS.iter().find(|listing| listing.id == id) {
-        Some(listing) => Ok(Box::new(TimeLimit::new((listing.make)(), listing.time_limit))),
+        Some(listing) => Ok(Box::new(TimeLimit::new((listing.make)()?, listing.time_limit))),
+        None if ROBOTS.contains(&id) => Err(without_mujoco(id)),
         None => Err(unknown(id)),
     }
+}
+
+fn without_mujoco(id: &str) -> Problem {
+    Problem::usage(format!("`{id}` is moved by MuJoCo, without which polo was built")).hint(format!(
+        "build with `--features mujoco` (docs/mujoco.md), or `{PYTHON}{id}` asks Gymnasium in Python for it"
+    ))
 }
 
 fn unknown(id: &str) -> Problem {

@@ -7,6 +7,8 @@ pub mod collect;
 pub mod dataset;
 pub mod dynamics;
 pub mod environment;
+#[cfg(feature = "mujoco")]
+pub mod mujoco;
 pub mod random;
 pub mod replay;
 pub mod scores;
