@@ -8,6 +8,7 @@
 pub mod actor_critic;
 pub mod data;
 pub mod deterministic;
+pub mod free_gaussian;
 pub mod gae;
 pub mod methods;
 pub mod network;

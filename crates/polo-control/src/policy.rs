@@ -24,6 +24,8 @@ pub enum Head {
     Greatest,
     /// The action itself, cut to its bounds.
     Clipped,
+    /// u of an action centre + scale u, cut to its bounds.
+    Scaled,
     /// u of an action centre + scale tanh(u); outputs beyond those of the action are not looked at.
     Squashed,
 }
@@ -173,7 +175,7 @@ impl Policy {
         let sizes = [shape.inputs, shape.outputs].into_iter().chain(shape.hidden.iter().copied());
         let fits = match described.head {
             Head::Greatest => described.outputs == described.actions.size(),
-            Head::Clipped | Head::Squashed => described.outputs >= described.actions.size(),
+            Head::Clipped | Head::Scaled | Head::Squashed => described.outputs >= described.actions.size(),
         };
         if !fits || sizes.into_iter().any(|size| size == 0 || size > 1 << 20) {
             return Err(Problem::input("the network does not fit the actions")
@@ -203,6 +205,12 @@ pub fn decide(head: Head, actions: &Space, outputs: &[f32]) -> Action {
             let bounds = Bounds::new(low, high);
             let parts = outputs.iter().zip(bounds.centre.iter().zip(&bounds.scale));
             Action::Continuous(parts.map(|(u, (centre, scale))| centre + scale * u.tanh()).collect())
+        }
+        (Space::Box { low, high }, Head::Scaled) => {
+            let bounds = Bounds::new(low, high);
+            let parts = outputs.iter().zip(bounds.centre.iter().zip(&bounds.scale));
+            let action = |(u, (centre, scale)): (&f32, (&f32, &f32))| centre + scale * u.clamp(-1.0, 1.0);
+            Action::Continuous(parts.map(action).collect())
         }
         (Space::Box { low, high }, _) => {
             let parts = outputs.iter().zip(low.iter().zip(high));

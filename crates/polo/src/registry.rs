@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polo_control::{
-    methods::{bc, dqn, ppo, sac, td3, td3_bc, trajectory_weighting},
+    methods::{awac, bc, dqn, iql, ppo, sac, td3, td3_bc, trajectory_weighting},
     settings as control_settings, train as control_train,
 };
 use polo_preference::{
@@ -94,6 +94,8 @@ pub const METHODS: &[Method] = &[
     control::<bc::Bc>(&bc::CARD),
     control::<bc::PercentBc>(&bc::PERCENT),
     control::<td3_bc::Td3Bc>(&td3_bc::CARD),
+    control::<iql::Iql>(&iql::CARD),
+    control::<awac::Awac>(&awac::CARD),
     control::<trajectory_weighting::TrajectoryWeighting>(&trajectory_weighting::CARD),
 ];
 

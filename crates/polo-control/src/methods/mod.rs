@@ -11,8 +11,10 @@ use crate::{
     policy::{Head, Policy},
 };
 
+pub mod awac;
 pub mod bc;
 pub mod dqn;
+pub mod iql;
 pub mod ppo;
 pub mod sac;
 pub mod td3;
@@ -31,6 +33,8 @@ pub const METHODS: &[MethodCard] = &[
     bc::CARD,
     bc::PERCENT,
     td3_bc::CARD,
+    iql::CARD,
+    awac::CARD,
     trajectory_weighting::CARD,
 ];
 

@@ -138,6 +138,10 @@ pub enum Base {
     /// `td3-bc`.
     #[default]
     Td3Bc,
+    /// `iql`.
+    Iql,
+    /// `awac`.
+    Awac,
 }
 
 impl Base {
@@ -145,6 +149,8 @@ impl Base {
         match self {
             Base::Bc => Box::new(super::bc::Bc::default()),
             Base::Td3Bc => Box::new(super::td3_bc::Td3Bc::default()),
+            Base::Iql => Box::new(super::iql::Iql::default()),
+            Base::Awac => Box::new(super::awac::Awac::default()),
         }
     }
 }
