@@ -183,22 +183,31 @@ impl RunFolder {
 /// # Errors
 /// [`Kind::System`] (disk full, read-only); the old content is intact then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |temporary| {
+        let written = File::create(temporary).and_then(|mut file| file.write_all(bytes));
+        written.map_err(|error| cannot_write("write", path, &error))
+    })
+}
+
+/// [`write_atomic`] for files that a library writes by name: `write` writes the path it is given, which then takes the
+/// place of `path`.
+///
+/// # Errors
+/// Those of `write` and [`Kind::System`]; the old content is intact then.
+pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Problem::new(Kind::System, format!("cannot write {}: not a file name", path.display())));
     };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), process::id()));
-    let written = File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| sync_folder(folder));
-    written.map_err(|error| {
+    let written = write(&temporary).and_then(|()| {
+        let kept = File::options().write(true).open(&temporary).and_then(|file| file.sync_all());
+        let named = kept.and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_folder(folder));
+        named.map_err(|error| cannot_write("write", path, &error))
+    });
+    written.inspect_err(|_| {
         // Gone after a successful rename; a leftover would hold space on a full disk.
         fs::remove_file(&temporary).ok();
-        cannot_write("write", path, &error)
     })
 }
 

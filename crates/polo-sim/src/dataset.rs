@@ -176,7 +176,11 @@ impl Dataset {
     pub fn check_form(path: &Path) -> Result<()> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Ok(()),
-            Some("hdf5" | "h5") | None if cfg!(feature = "hdf5") => Ok(()),
+            #[cfg(feature = "hdf5")]
+            Some("hdf5" | "h5") => Ok(()),
+            #[cfg(feature = "hdf5")]
+            None => crate::hdf5::minari_id(path).map(drop),
+            #[cfg(not(feature = "hdf5"))]
             Some("hdf5" | "h5") | None => Err(no_hdf5().place(path.display().to_string())),
             Some(_) => Err(unknown_form(path)),
         }
@@ -346,7 +350,7 @@ pub fn width(space: &Space) -> usize {
 
 /// Spaces as JSON can hold them: it has no infinite numbers.
 #[derive(Serialize, Deserialize)]
-struct Bounded {
+pub(crate) struct Bounded {
     environment: String,
     observations: BoundedSpace,
     actions: BoundedSpace,

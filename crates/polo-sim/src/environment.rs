@@ -265,7 +265,7 @@ pub const ENVIRONMENTS: &[Listing] = &[
 const ROBOTS: &[&str] = &["Hopper-v5"];
 
 /// What the names of environments in Python begin with.
-const PYTHON: &str = "gym:";
+pub(crate) const PYTHON: &str = "gym:";
 
 /// The environment of this name, with its usual time limit: one of [`ENVIRONMENTS`], or `gym:ID` for Gymnasium's `ID` in
 /// Python (see [`crate::bridge`]).

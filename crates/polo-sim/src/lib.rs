@@ -7,6 +7,8 @@ pub mod collect;
 pub mod dataset;
 pub mod dynamics;
 pub mod environment;
+#[cfg(feature = "hdf5")]
+mod hdf5;
 #[cfg(feature = "mujoco")]
 pub mod mujoco;
 pub mod random;
