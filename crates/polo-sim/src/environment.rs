@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[cfg(feature = "mujoco")]
-use crate::mujoco::{Body, Hopper};
+use crate::mujoco::{Ant, Body, HalfCheetah, Hopper, InvertedPendulum, Reacher, Walker2d};
 
 /// A simulator of one task.
 pub trait Environment: Send {
@@ -259,10 +259,51 @@ pub const ENVIRONMENTS: &[Listing] = &[
         threshold: Some(3800.0),
         make: || Ok(Box::new(Simulated::new(Body::new(Hopper)?))),
     },
+    #[cfg(feature = "mujoco")]
+    Listing {
+        id: "HalfCheetah-v5",
+        about: "run forward on a hind and a fore leg",
+        time_limit: 1000,
+        threshold: Some(4800.0),
+        make: || Ok(Box::new(Simulated::new(Body::new(HalfCheetah)?))),
+    },
+    #[cfg(feature = "mujoco")]
+    Listing {
+        id: "Walker2d-v5",
+        about: "walk forward on two legs",
+        time_limit: 1000,
+        threshold: None,
+        make: || Ok(Box::new(Simulated::new(Body::new(Walker2d)?))),
+    },
+    #[cfg(feature = "mujoco")]
+    Listing {
+        id: "Ant-v5",
+        about: "run forward on four legs",
+        time_limit: 1000,
+        threshold: Some(6000.0),
+        make: || Ok(Box::new(Simulated::new(Body::new(Ant)?))),
+    },
+    #[cfg(feature = "mujoco")]
+    Listing {
+        id: "InvertedPendulum-v5",
+        about: "balance a pole on a cart by pushing it with any force",
+        time_limit: 1000,
+        threshold: Some(950.0),
+        make: || Ok(Box::new(Simulated::new(Body::new(InvertedPendulum)?))),
+    },
+    #[cfg(feature = "mujoco")]
+    Listing {
+        id: "Reacher-v5",
+        about: "bring the tip of an arm to a target",
+        time_limit: 50,
+        threshold: Some(-3.75),
+        make: || Ok(Box::new(Simulated::new(Body::new(Reacher)?))),
+    },
 ];
 
 /// Those of [`ENVIRONMENTS`] that MuJoCo moves.
-const ROBOTS: &[&str] = &["Hopper-v5"];
+const ROBOTS: &[&str] =
+    &["Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "InvertedPendulum-v5", "Reacher-v5"];
 
 /// What the names of environments in Python begin with.
 pub(crate) const PYTHON: &str = "gym:";

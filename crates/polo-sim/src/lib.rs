@@ -16,6 +16,7 @@ pub mod replay;
 pub mod scores;
 pub mod space;
 pub mod vector;
+mod ziggurat;
 
 pub use bridge::{Bridge, BridgeOptions};
 pub use dynamics::{Dynamics, Simulated};

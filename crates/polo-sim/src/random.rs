@@ -4,9 +4,9 @@
 //! `SeedSequence` (O'Neill's `seed_seq_fe`) stretches the seed to the state of a PCG64 (XSL-RR 128/64). Everything
 //! else in polo draws from [`polo_run::seed::Seeds`]; a simulator has a state anyway, and its generator is part of it.
 
-use std::f64::consts::TAU;
-
 use serde::{Deserialize, Serialize};
+
+use crate::ziggurat;
 
 /// NumPy's `Generator(PCG64(SeedSequence(seed)))`. Serialising keeps its whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,12 +112,9 @@ impl NumpyRandom {
         }
     }
 
-    /// A draw from the standard normal distribution (Box-Muller; NumPy's own `normal` uses another algorithm and
-    /// gives other numbers).
+    /// A draw from the standard normal distribution: `standard_normal()`.
     pub fn normal(&mut self) -> f64 {
-        // 1 - u lies in (0, 1], so that the logarithm is finite.
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (TAU * self.unit()).cos()
+        ziggurat::normal(self)
     }
 }
 
@@ -181,6 +178,19 @@ mod tests {
             doubles(0),
             [0.6369616873214543, 0.2697867137638703, 0.04097352393619469, 0.016527635528529094]
         );
+    }
+
+    #[test]
+    fn normal_draws_are_numpys() {
+        let mut random = NumpyRandom::new(42);
+        assert_eq!(
+            [(); 4].map(|()| random.normal()),
+            [0.30471707975443135, -1.0399841062404955, 0.7504511958064572, 0.9405647163912139]
+        );
+        // All layers, and the tail 259 times.
+        let mut random = NumpyRandom::new(3);
+        let sum: f64 = (0..1_000_000).map(|_| random.normal()).sum();
+        assert_eq!(sum, 566.6718818452307);
     }
 
     /// `[g.integers(n) for n in bounds]` and `g.random()` of NumPy 2.4, for seeds of one and of two words.

@@ -54,9 +54,9 @@ impl Space {
         }
     }
 
-    /// A random element: uniform between finite bounds and over choices, equal to Gymnasium's `space.sample()` with
-    /// the same generator. Beyond a single bound the distance is exponential, without bounds the draw is standard
-    /// normal; those two draw other numbers than Gymnasium from the same distributions.
+    /// A random element: uniform between finite bounds and over choices, standard normal without bounds, and equal to
+    /// Gymnasium's `space.sample()` with the same generator, if a box is bounded throughout or not at all. Beyond a
+    /// single bound the distance is exponential: other numbers than Gymnasium's from the same distribution.
     pub fn sample(&self, random: &mut NumpyRandom) -> Action {
         match self {
             Space::Box { low, high } => Action::Continuous(

@@ -6,7 +6,7 @@ use std::fs;
 
 use polo_sim::{
     Action, Dynamics, NumpyRandom, Space, make,
-    mujoco::{Body, Hopper, Robot},
+    mujoco::{Ant, Body, HalfCheetah, Hopper, InvertedPendulum, Reacher, Robot, Walker2d},
 };
 use serde::Deserialize;
 
@@ -91,4 +91,29 @@ fn check<R: Robot>(id: &str, robot: R) {
 #[test]
 fn hopper_is_gymnasiums() {
     check("Hopper-v5", Hopper);
+}
+
+#[test]
+fn half_cheetah_is_gymnasiums() {
+    check("HalfCheetah-v5", HalfCheetah);
+}
+
+#[test]
+fn walker_is_gymnasiums() {
+    check("Walker2d-v5", Walker2d);
+}
+
+#[test]
+fn ant_is_gymnasiums() {
+    check("Ant-v5", Ant);
+}
+
+#[test]
+fn inverted_pendulum_is_gymnasiums() {
+    check("InvertedPendulum-v5", InvertedPendulum);
+}
+
+#[test]
+fn reacher_is_gymnasiums() {
+    check("Reacher-v5", Reacher);
 }

@@ -22,6 +22,9 @@ pub trait Robot: Send {
     /// Steps of the simulation in a step of the environment.
     const FRAMES: usize;
 
+    /// What all bodies weigh together \[kg\], where the model's densities are only relative.
+    const MASS: Option<f64> = None;
+
     /// Moves position and velocity from rest to where an episode begins.
     fn begin(&self, position: &mut [f64], velocity: &mut [f64], random: &mut NumpyRandom);
 
@@ -83,8 +86,15 @@ impl<R: Robot> Body<R> {
             Problem::input(format!("MuJoCo cannot load the model of the robot: {why}"))
                 .hint("this is a fault of polo's, or memory is short")
         };
-        let model = MjModel::from_xml_string(R::MODEL).map_err(|why| refused(&why))?;
+        let mut model = MjModel::from_xml_string(R::MODEL).map_err(|why| refused(&why))?;
+        if let Some(mass) = R::MASS {
+            model.set_totalmass(mass);
+        }
         let mut memory = MjData::try_new(Box::new(model)).map_err(|why| refused(&why))?;
+        if R::MASS.is_some() {
+            memory.set_const();
+            memory.reset();
+        }
         let seconds = memory.model_opt().timestep * R::FRAMES as f64;
         let rest = read(&mut memory, &robot);
         Ok(Self { robot, memory: RefCell::new(memory), rest, seconds })

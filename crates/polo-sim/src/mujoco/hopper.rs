@@ -2,7 +2,7 @@
 //! ankle (clipped). Shown: position but for the way, velocity (at most 10). Earned: speed \[m/s\], 1 while healthy, less
 //! 0.001 × the squared action. Over when it falls: below 0.7 m, tilted by 0.2 rad, or any number of 100 and more.
 
-use super::{BodyState, Robot, effort, jitter, seen};
+use super::{BodyState, Robot, effort, jitter, seen_walking, survival};
 use crate::NumpyRandom;
 
 /// The one-legged robot.
@@ -19,10 +19,7 @@ impl Robot for Hopper {
     }
 
     fn observe(&self, state: &BodyState) -> Vec<f32> {
-        let mut observation = seen(state, 1);
-        let joints = state.position.len() - 1;
-        observation[joints..].iter_mut().for_each(|speed| *speed = speed.clamp(-10.0, 10.0));
-        observation
+        seen_walking(state, 10.0)
     }
 
     fn way(&self, state: &BodyState) -> f64 {
@@ -33,6 +30,6 @@ impl Robot for Hopper {
         let (height, tilt) = (state.position[1], state.position[2]);
         let bounded = state.position[2..].iter().chain(&state.velocity).all(|value| value.abs() < 100.0);
         let healthy = bounded && height > 0.7 && height < f64::INFINITY && tilt.abs() < 0.2;
-        (speed + f64::from(u8::from(healthy)) - effort(1e-3, action), !healthy)
+        (speed + survival(healthy) - effort(1e-3, action), !healthy)
     }
 }
