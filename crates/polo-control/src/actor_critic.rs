@@ -6,7 +6,7 @@ use polo_nn::{
     distributions::{Categorical, Gaussian},
     mlp::{Activation, Init, Shape, Tape},
 };
-use polo_run::{Result, seed::Seeds};
+use polo_run::seed::Seeds;
 use polo_sim::{Action, Space};
 
 use crate::{
@@ -16,17 +16,6 @@ use crate::{
     on_policy::{Acted, Rollout},
     policy::{Head, Policy, decide},
 };
-
-/// Numbers per observation.
-///
-/// # Errors
-/// Observations that are choices.
-pub fn observed(observations: &Space) -> Result<usize> {
-    match observations {
-        Space::Box { low, .. } => Ok(low.len()),
-        Space::Discrete(_) => Err(methods::no_choices_seen()),
-    }
-}
 
 fn shape(inputs: usize, hidden: &[usize], outputs: usize, gain: f64) -> Shape {
     Shape {
@@ -81,6 +70,11 @@ impl Slopes {
         for (own, other) in pairs {
             own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
         }
+    }
+
+    /// Slopes of a loss times `factor`.
+    pub fn scale(&mut self, factor: f32) {
+        self.outputs.iter_mut().chain(&mut self.log_stds).for_each(|slope| *slope *= factor);
     }
 
     fn of_numbers((means, log_stds): (Vec<f32>, Vec<f32>), width: usize) -> Self {
@@ -149,6 +143,19 @@ impl Said {
                 Slopes::of_numbers(found, width)
             }
             _ => Slopes { outputs: Vec::new(), log_stds: Vec::new() },
+        }
+    }
+
+    /// Fisher information of all rows together times a change of the outputs, `[rows, outputs]`, and of the logarithms of
+    /// the standard deviations: the Hessian of the sum of KL divergences from what is said here.
+    pub fn fisher(&self, doutputs: &[f32], dlog_stds: &[f32]) -> Slopes {
+        match self {
+            Said::Choices(own) => Slopes { outputs: own.fisher(doutputs), log_stds: Vec::new() },
+            Said::Numbers(own) => {
+                let rows = (doutputs.len() / dlog_stds.len().max(1)) as f32;
+                let (outputs, log_stds) = own.fisher(doutputs, dlog_stds);
+                Slopes { outputs, log_stds: log_stds.into_iter().map(|x| x * rows).collect() }
+            }
         }
     }
 }

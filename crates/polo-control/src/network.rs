@@ -94,6 +94,30 @@ impl Network {
         optimiser::global_norm(gradients, &self.parameters)
     }
 
+    /// A gradient as one row of numbers, in the order of the parameters; 0 where nothing was pushed back.
+    pub fn flatten(&self, gradients: &Gradients) -> Vec<f32> {
+        let mut flat = Vec::with_capacity(self.parameters.count().0);
+        for (id, parameter) in self.parameters.iter().enumerate() {
+            match gradients.get(id) {
+                Some(gradient) => flat.extend(host::numbers(gradient)),
+                None => flat.resize(flat.len() + parameter.value.dims().iter().product::<usize>(), 0.0),
+            }
+        }
+        flat
+    }
+
+    /// A row of numbers as [`Network::flatten`] makes it, shaped like the parameters.
+    pub fn shaped(&self, flat: &[f32]) -> Parameters {
+        let (mut shaped, mut first) = (self.parameters.clone(), 0);
+        for parameter in shaped.iter_mut() {
+            let shape = parameter.value.dims();
+            let size = shape.iter().product::<usize>();
+            parameter.value = host::tensor(flat[first..first + size].to_vec(), shape, &Device::flex());
+            first += size;
+        }
+        shaped
+    }
+
     /// One step of Adam on a gradient taken times `scale`.
     pub fn step(&mut self, mut gradients: Gradients, adam: Adam, scale: f64) {
         optimiser::step(&mut self.parameters, &mut self.moments, &mut gradients, adam.settings(), scale);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polo_control::{
-    methods::{awac, bc, dqn, iql, ppo, sac, td3, td3_bc, trajectory_weighting},
+    methods::{awac, bc, dqn, iql, mdpo, mdpo_off, ppo, sac, td3, td3_bc, trajectory_weighting, trpo},
     settings as control_settings, train as control_train,
 };
 use polo_preference::{
@@ -91,6 +91,9 @@ pub const METHODS: &[Method] = &[
     control::<sac::Sac>(&sac::CARD),
     control::<td3::Td3>(&td3::CARD),
     control::<dqn::Dqn>(&dqn::CARD),
+    control::<mdpo::Mdpo>(&mdpo::CARD),
+    control::<mdpo_off::MdpoOff>(&mdpo_off::CARD),
+    control::<trpo::Trpo>(&trpo::CARD),
     control::<bc::Bc>(&bc::CARD),
     control::<bc::PercentBc>(&bc::PERCENT),
     control::<td3_bc::Td3Bc>(&td3_bc::CARD),

@@ -228,7 +228,7 @@ pub(super) fn log_q(logarithm: f32, q_prime: f32) -> f32 {
 
 impl Control for Mdpo {
     fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
-        let inputs = actor_critic::observed(observations)?;
+        let inputs = super::numbers_in(observations)?;
         let actor = Actor::new(inputs, actions, &self.hidden, seeds);
         let critic = actor_critic::critic(inputs, &self.hidden, seeds);
         Ok(Learner::OnPolicy(Box::new(MdpoLearner { settings: self.clone(), actor, critic })))

@@ -15,11 +15,14 @@ pub mod awac;
 pub mod bc;
 pub mod dqn;
 pub mod iql;
+pub mod mdpo;
+pub mod mdpo_off;
 pub mod ppo;
 pub mod sac;
 pub mod td3;
 pub mod td3_bc;
 pub mod trajectory_weighting;
+pub mod trpo;
 
 /// What the methods of this crate learn from.
 pub const FAMILY: &str = "control (simulators)";
@@ -30,6 +33,9 @@ pub const METHODS: &[MethodCard] = &[
     sac::CARD,
     td3::CARD,
     dqn::CARD,
+    mdpo::CARD,
+    mdpo_off::CARD,
+    trpo::CARD,
     bc::CARD,
     bc::PERCENT,
     td3_bc::CARD,
@@ -87,7 +93,7 @@ fn check_hidden(hidden: &[usize]) -> Result<()> {
 }
 
 /// A method asked to see choices.
-pub(crate) fn no_choices_seen() -> Problem {
+fn no_choices_seen() -> Problem {
     Problem::usage("the environment's observations are choices, and the method sees numbers")
         .hint("wrap the environment so that it shows a choice as a vector of zeros and a one")
 }

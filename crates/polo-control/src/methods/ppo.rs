@@ -161,7 +161,7 @@ impl Ppo {
 
 impl Control for Ppo {
     fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
-        let inputs = actor_critic::observed(observations)?;
+        let inputs = super::numbers_in(observations)?;
         let actor = Actor::new(inputs, actions, &self.hidden, seeds);
         let critic = actor_critic::critic(inputs, &self.hidden, seeds);
         let filled = self.filled(actor.log_std.is_none());
