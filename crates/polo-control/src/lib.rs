@@ -17,5 +17,6 @@ pub mod off_policy;
 pub mod on_policy;
 pub mod policy;
 pub mod settings;
+pub mod soft;
 pub mod squashed;
 pub mod train;

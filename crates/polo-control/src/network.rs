@@ -257,18 +257,25 @@ fn take(
 /// One step of every member of `critic` towards the same aims, one to a row of `x`: the loss is the sum over members of
 /// mean (Q(x) - aim)^2. Says that loss and the mean value.
 pub fn regress(critic: &mut Network, x: &[f32], aims: &[f32], adam: Adam) -> Metrics {
-    let rows = aims.len();
     let tape = critic.forward(x);
-    let values = tape.outputs();
-    let errors: Vec<f32> =
-        values.iter().enumerate().map(|(place, value)| value - aims[place % rows]).collect();
-    let slopes: Vec<f32> = errors.iter().map(|error| 2.0 * error / rows as f32).collect();
+    let (slopes, metrics) = squared(&tape.outputs(), aims);
     let mut gradients = critic.gradients();
     critic.push_back(&tape, &slopes, &mut gradients);
     critic.step(gradients, adam, 1.0);
+    metrics
+}
+
+/// The slopes of the sum over members of mean (value - aim)^2 in the values, `[members, rows]`. Says that loss and the
+/// mean value.
+pub fn squared(values: &[f32], aims: &[f32]) -> (Vec<f32>, Metrics) {
+    let rows = aims.len();
+    let errors: Vec<f32> =
+        values.iter().enumerate().map(|(place, value)| value - aims[place % rows]).collect();
+    let slopes = errors.iter().map(|error| 2.0 * error / rows as f32).collect();
     let loss = errors.iter().map(|error| error * error).sum::<f32>() / rows as f32;
     let mean = values.iter().sum::<f32>() / values.len() as f32;
-    [("losses/qf_loss", f64::from(loss)), ("losses/qf_values", f64::from(mean))].into_iter().collect()
+    let metrics = [("losses/qf_loss", f64::from(loss)), ("losses/qf_values", f64::from(mean))];
+    (slopes, metrics.into_iter().collect())
 }
 
 /// Rows of two matrices side by side, `[rows, a + b]`.

@@ -172,6 +172,15 @@ impl Mlp {
         self.forward(parameters, x).outputs()
     }
 
+    /// The outputs of these members alone, `[members.len(), batch, outputs]`.
+    pub fn evaluate_members(&self, parameters: &Parameters, x: &[f32], members: &[usize]) -> Vec<f32> {
+        let (batch, values) = (x.len() / self.shape.inputs, Values::of(self, parameters));
+        let done = shares::map(members.to_vec(), |member| {
+            self.forward_unit(&values, x, member, 0, batch).output
+        });
+        done.concat()
+    }
+
     fn forward_unit(&self, values: &Values, x: &[f32], member: usize, first: usize, rows: usize) -> Unit {
         let (mut inputs, mut before_norm) = (vec![x.to_vec()], Vec::new());
         let mut output = Vec::new();
@@ -264,11 +273,7 @@ impl Mlp {
             if number + 1 < self.layers.len() {
                 let y = &unit.inputs[number + 1];
                 match self.shape.activation {
-                    Activation::Relu => kernels::vectorised!({
-                        for i in 0..dy.len() {
-                            dy[i] = if y[i] > 0.0 { dy[i] } else { 0.0 };
-                        }
-                    }),
+                    Activation::Relu => through_relu(&mut dy, y),
                     Activation::Tanh => kernels::vectorised!({
                         for i in 0..dy.len() {
                             dy[i] *= 1.0 - y[i] * y[i];
@@ -367,14 +372,94 @@ impl Mlp {
             }
             let y = &unit.inputs[number + 1];
             match self.shape.activation {
-                Activation::Relu => {
-                    dy.iter_mut().zip(y).for_each(|(dy, y)| *dy = if *y > 0.0 { *dy } else { 0.0 });
-                }
+                Activation::Relu => through_relu(&mut dy, y),
                 Activation::Tanh => dy.iter_mut().zip(y).for_each(|(dy, y)| *dy *= 1.0 - y * y),
             }
             dx = dy;
         }
         dx
+    }
+
+    /// The slopes of Σ doutput · output in the inputs, kept so that a loss of theirs can be pushed back to the weights by
+    /// [`Mlp::push_back_slopes`]; `doutput` is `[members, batch, outputs]`. None unless activations are ReLU without layer
+    /// norm: there a slope is a product of weights and masks, and the second derivative of an activation is 0.
+    pub fn slopes(&self, parameters: &Parameters, tape: &Tape, doutput: &[f32]) -> Option<Slopes> {
+        if self.shape.activation != Activation::Relu || self.shape.layer_norm {
+            return None;
+        }
+        let (values, outputs) = (Values::of(self, parameters), self.shape.outputs);
+        let units = shares::map(tape.units.iter().collect(), |unit: &Unit| {
+            let first = (unit.member * tape.batch + unit.first) * outputs;
+            let mut at = vec![doutput[first..first + unit.rows * outputs].to_vec()];
+            for (number, layer) in self.layers.iter().enumerate().rev() {
+                let Layer { inputs, outputs: width, weight, .. } = *layer;
+                let mut dx = vec![0.0; unit.rows * inputs];
+                kernels::matmul(
+                    MatrixMut::new(&mut dx, unit.rows, inputs),
+                    false,
+                    Matrix::new(&at[at.len() - 1], unit.rows, width),
+                    Matrix::new(values.member(weight, unit.member, width * inputs), width, inputs),
+                    1.0,
+                );
+                if number > 0 {
+                    through_relu(&mut dx, &unit.inputs[number]);
+                }
+                at.push(dx);
+            }
+            at.reverse();
+            at
+        });
+        Some(Slopes { units })
+    }
+
+    /// Pushes a loss with slopes `dslopes`, `[members, batch, inputs]`, in the [`Slopes`] of a pass back: adds to the
+    /// gradients of the weights. Those of biases are 0.
+    ///
+    /// With V_l the slopes at what the linear part of layer l gives, m_l the masks and g = V_1 W_1:
+    /// dW_1 = V_1ᵀ dg, c = m_1 (dg W_1ᵀ), and then dW_l = V_lᵀ c, c = m_l (c W_lᵀ).
+    pub fn push_back_slopes(
+        &self,
+        parameters: &Parameters,
+        tape: &Tape,
+        slopes: &Slopes,
+        dslopes: &[f32],
+        gradients: &mut Gradients,
+    ) {
+        let (values, width) = (Values::of(self, parameters), self.shape.inputs);
+        let work: Vec<(&Unit, &Vec<Vec<f32>>)> = tape.units.iter().zip(&slopes.units).collect();
+        let done = shares::map(work, |(unit, at): (&Unit, &Vec<Vec<f32>>)| {
+            let (rows, first) = (unit.rows, (unit.member * tape.batch + unit.first) * width);
+            let mut c = dslopes[first..first + rows * width].to_vec();
+            let mut found = Vec::with_capacity(self.layers.len());
+            for (number, layer) in self.layers.iter().enumerate() {
+                let Layer { inputs, outputs, weight, .. } = *layer;
+                let mut dweight = vec![0.0; outputs * inputs];
+                kernels::matmul(
+                    MatrixMut::new(&mut dweight, outputs, inputs),
+                    false,
+                    Matrix::new(&at[number + 1], rows, outputs).transposed(),
+                    Matrix::new(&c, rows, inputs),
+                    1.0,
+                );
+                found.push((weight, dweight));
+                if number + 1 == self.layers.len() {
+                    break;
+                }
+                let mut next = vec![0.0; rows * outputs];
+                kernels::matmul(
+                    MatrixMut::new(&mut next, rows, outputs),
+                    false,
+                    Matrix::new(&c, rows, inputs),
+                    Matrix::new(values.member(weight, unit.member, outputs * inputs), outputs, inputs)
+                        .transposed(),
+                    1.0,
+                );
+                through_relu(&mut next, &unit.inputs[number + 1]);
+                c = next;
+            }
+            Pushed { gradients: found, dinput: Vec::new() }
+        });
+        self.collect(done, gradients);
     }
 
     /// Adds what the units found: side by side for members, summed for the halves of a batch.
@@ -415,6 +500,22 @@ impl Tape {
     }
 }
 
+/// What [`Mlp::slopes`] found.
+#[derive(Clone, Debug)]
+pub struct Slopes {
+    /// For each unit of the pass, the slopes at the inputs and at what the linear part of each layer gives,
+    /// `[rows, width]` each.
+    units: Vec<Vec<Vec<f32>>>,
+}
+
+impl Slopes {
+    /// Those in the inputs, `[members, batch, inputs]`.
+    pub fn of_inputs(&self) -> Vec<f32> {
+        // Units stand in the order of members and rows.
+        self.units.iter().flat_map(|at| at[0].iter().copied()).collect()
+    }
+}
+
 /// What one unit found: gradients in a fixed order of parameters.
 struct Pushed {
     gradients: Vec<(ParameterId, Vec<f32>)>,
@@ -440,6 +541,15 @@ impl Values {
             None => unreachable!("these networks live in the host's memory"),
         }
     }
+}
+
+/// Slopes before a ReLU that gave `y`, in place of those behind it.
+fn through_relu(dy: &mut [f32], y: &[f32]) {
+    kernels::vectorised!({
+        for i in 0..dy.len() {
+            dy[i] = if y[i] > 0.0 { dy[i] } else { 0.0 };
+        }
+    });
 }
 
 /// Turns the changes `dx` of what goes into a layer norm into those of what comes out, rows of `scale.len()` numbers.

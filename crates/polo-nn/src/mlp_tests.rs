@@ -89,6 +89,57 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
+fn losses_of_slopes_are_pushed_back_to_weights() {
+    for (members, batch, wide) in [(1, 66, 300), (3, 9, 7)] {
+        let (network, parameters) =
+            network(Shape { hidden: vec![wide, 6], ..shape(members, Activation::Relu, false) });
+        let (x, c) = (noise(batch * 5, "x"), noise(members * batch * 3, "c"));
+        let tape = network.forward(&parameters, &x);
+        let slopes = network.slopes(&parameters, &tape, &c).unwrap();
+        let found = slopes.of_inputs();
+        let plain = network.backward(&parameters, &tape, &c, None, true);
+        assert!(found.iter().zip(&plain).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs())));
+        let weights = noise(found.len(), "weights");
+        let mut gradients = Gradients::new(&parameters);
+        network.push_back_slopes(&parameters, &tape, &slopes, &weights, &mut gradients);
+        let learnt: Vec<ParameterId> = network.weights().collect();
+        for id in 0..parameters.len() {
+            let Some(gradient) = gradients.get(id).map(host::numbers) else {
+                assert!(!learnt.contains(&id), "weight {id} has no gradient");
+                continue;
+            };
+            let along = direction(gradient.len());
+            // Masks of the pass, weights of another: slopes are linear in each layer's weights.
+            let loss = |by: f32| {
+                let mut moved = parameters.clone();
+                let value = &mut moved.iter_mut().nth(id).unwrap().value;
+                let numbers: Vec<f32> =
+                    host::numbers(value).iter().zip(&along).map(|(x, a)| x + by * a).collect();
+                *value = host::tensor(numbers, value.dims(), &Device::flex());
+                dot(&network.slopes(&moved, &tape, &c).unwrap().of_inputs(), &weights)
+            };
+            let expected = 0.5 * (loss(1.0) - loss(-1.0));
+            let by_hand = dot(&gradient, &along);
+            assert!((by_hand - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{id}: {by_hand} {expected}");
+        }
+    }
+    for (activation, norm) in [(Activation::Tanh, false), (Activation::Relu, true)] {
+        let (network, parameters) = network(shape(2, activation, norm));
+        let tape = network.forward(&parameters, &[0.0; 5]);
+        assert!(network.slopes(&parameters, &tape, &[1.0; 6]).is_none());
+    }
+}
+
+#[test]
+fn members_are_evaluated_alone() {
+    let (network, parameters) = network(shape(4, Activation::Relu, true));
+    let x = noise(10, "x");
+    let all = network.evaluate(&parameters, &x);
+    let some = network.evaluate_members(&parameters, &x, &[2, 0]);
+    assert_eq!(some, [&all[12..18], &all[..6]].concat());
+}
+
+#[test]
 fn directional_derivatives_are_those_of_finite_differences() {
     for (members, batch, wide) in [(1, 66, 300), (3, 9, 7)] {
         for (activation, norm) in

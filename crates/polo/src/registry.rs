@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polo_control::{
-    methods::{awac, bc, dqn, iql, mdpo, mdpo_off, ppo, sac, td3, td3_bc, trajectory_weighting, trpo},
+    methods::{awac, bc, dqn, edac, iql, mdpo, mdpo_off, ppo, rlpd, sac, sac_n, td3, td3_bc, trajectory_weighting, trpo},
     settings as control_settings, train as control_train,
 };
 use polo_preference::{
@@ -99,6 +99,9 @@ pub const METHODS: &[Method] = &[
     control::<td3_bc::Td3Bc>(&td3_bc::CARD),
     control::<iql::Iql>(&iql::CARD),
     control::<awac::Awac>(&awac::CARD),
+    control::<sac_n::SacN>(&sac_n::CARD),
+    control::<edac::Edac>(&edac::CARD),
+    control::<rlpd::Rlpd>(&rlpd::CARD),
     control::<trajectory_weighting::TrajectoryWeighting>(&trajectory_weighting::CARD),
 ];
 

@@ -14,11 +14,14 @@ use crate::{
 pub mod awac;
 pub mod bc;
 pub mod dqn;
+pub mod edac;
 pub mod iql;
 pub mod mdpo;
 pub mod mdpo_off;
 pub mod ppo;
+pub mod rlpd;
 pub mod sac;
+pub mod sac_n;
 pub mod td3;
 pub mod td3_bc;
 pub mod trajectory_weighting;
@@ -41,6 +44,9 @@ pub const METHODS: &[MethodCard] = &[
     td3_bc::CARD,
     iql::CARD,
     awac::CARD,
+    sac_n::CARD,
+    edac::CARD,
+    rlpd::CARD,
     trajectory_weighting::CARD,
 ];
 

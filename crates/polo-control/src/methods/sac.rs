@@ -12,11 +12,7 @@
 //! In CleanRL's order: critics at every update; at every second one two steps of policy and temperature; targets follow
 //! at every update.
 
-use polo_nn::{
-    distributions::{Bounds, Gaussian, Squashed},
-    files::Tensors,
-    mlp::{Activation, Init, Shape},
-};
+use polo_nn::{files::Tensors, mlp::Init};
 use polo_run::{Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
 use polo_sim::{Action, Space, replay::Batch};
 use schemars::JsonSchema;
@@ -24,11 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    network::{Adam, Network, Scalar, beside, last_columns, least, regress},
+    deterministic::mean,
+    network::{Adam, regress},
     off_policy::{self, Schedule},
-    policy::{Head, Policy},
+    policy::Policy,
     settings::MethodSettings,
-    squashed,
+    soft::{Design, Heads, Judgement, Soft},
 };
 
 /// Settings of `polo train sac`.
@@ -105,109 +102,42 @@ impl MethodSettings for Sac {
 
 impl Control for Sac {
     fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
-        let (inputs, low, high) = super::numbers_in_and_out(observations, actions)?;
-        let shape = |inputs, outputs, members| Shape {
-            inputs,
-            hidden: self.hidden.clone(),
-            outputs,
-            members,
-            activation: Activation::Relu,
+        let design = Design {
+            hidden: &self.hidden,
+            critics: 2,
             layer_norm: false,
-            init: (Init::Torch, Init::Torch),
+            policy_init: (Init::Torch, Init::Torch),
+            critic_init: (Init::Torch, Init::Torch),
+            heads: Heads::Squeezed,
+            alpha: self.alpha,
+            target_entropy: self.target_entropy.unwrap_or(-(actions.size() as f64)),
         };
-        let width = low.len();
-        let actor = Network::new(shape(inputs, 2 * width, 1), "policy", &seeds.child("policy"));
-        let log_alpha = Scalar::new("log_alpha", self.alpha.map_or(0.0, f64::ln) as f32);
-        let critic = Network::new(shape(inputs + width, 1, 2), "critic", &seeds.child("critic"));
-        Ok(Learner::OffPolicy(Box::new(SacLearner {
-            settings: self.clone(),
-            bounds: Bounds::new(low, high),
-            actions: actions.clone(),
-            target: critic.clone(),
-            actor,
-            critic,
-            log_alpha,
-        })))
+        let soft = Soft::new(observations, actions, design, seeds)?;
+        Ok(Learner::OffPolicy(Box::new(SacLearner { settings: self.clone(), soft })))
     }
 }
 
 struct SacLearner {
     settings: Sac,
-    bounds: Bounds,
-    actions: Space,
-    actor: Network,
-    critic: Network,
-    target: Network,
-    /// Logarithm of the temperature.
-    log_alpha: Scalar,
+    soft: Soft,
 }
 
 impl SacLearner {
-    fn width(&self) -> usize {
-        self.bounds.scale.len()
-    }
-
-    fn gaussian(&self, outputs: &[f32]) -> Gaussian {
-        squashed::gaussian(outputs, self.width())
-    }
-
-    fn alpha(&self) -> f32 {
-        self.log_alpha.value().exp()
-    }
-
     fn learn_critics(&mut self, batch: &Batch, noise: &[f32]) -> Metrics {
-        let (n, d, alpha) = (batch.len(), self.width(), self.alpha());
-        let observation = self.actor.mlp.shape().inputs;
-        let next = self.gaussian(&self.actor.evaluate(&batch.next_observations));
-        let next = Squashed::new(&next, noise, &self.bounds);
-        let values = self.target.evaluate(&beside(&batch.next_observations, observation, &next.actions, d));
-        let (lesser, _) = least(&values, n);
-        let gamma = self.settings.gamma as f32;
-        let aim = |row: usize| {
-            batch.rewards[row]
-                + gamma * (1.0 - batch.terminated[row]) * (lesser[row] - alpha * next.logps[row])
-        };
-        let aims: Vec<f32> = (0..n).map(aim).collect();
-        let x = beside(&batch.observations, observation, &batch.actions, d);
+        let aims = self.soft.aims(batch, noise, self.settings.gamma, self.soft.alpha(), None);
+        let x = self.soft.pairs(&batch.observations, &batch.actions);
         let adam = Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 };
-        regress(&mut self.critic, &x, &aims, adam)
+        regress(&mut self.soft.critic, &x, &aims, adam)
     }
 
     fn learn_policy(&mut self, batch: &Batch, noise: &[f32], fresh: &[f32]) -> Metrics {
-        let (n, d, alpha) = (batch.len(), self.width(), self.alpha());
-        let observation = self.actor.mlp.shape().inputs;
-        let tape = self.actor.forward(&batch.observations);
-        let outputs = tape.outputs();
-        let drawn = Squashed::new(&self.gaussian(&outputs), noise, &self.bounds);
-        let judged = self.critic.forward(&beside(&batch.observations, observation, &drawn.actions, d));
-        let (lesser, whose) = least(&judged.outputs(), n);
-        let mut dvalues = vec![0.0; 2 * n];
-        whose.iter().enumerate().for_each(|(row, member)| dvalues[member * n + row] = -1.0 / n as f32);
-        let dactions = last_columns(&self.critic.slope(&judged, &dvalues), observation + d, d);
-        let (dmeans, dlog_stds) = drawn.push_back(&dactions, &vec![alpha / n as f32; n]);
-        let mut gradients = self.actor.gradients();
-        self.actor.push_back(
-            &tape,
-            &squashed::through_heads(&outputs, &dmeans, &dlog_stds, d),
-            &mut gradients,
-        );
-        self.actor.step(gradients, Adam { learning_rate: self.settings.policy_rate, epsilon: 1e-8 }, 1.0);
-        let mean = |numbers: &[f32]| numbers.iter().sum::<f32>() / numbers.len() as f32;
-        let loss = alpha * mean(&drawn.logps) - mean(&lesser);
-        let mut metrics: Metrics = [("losses/actor_loss", loss), ("losses/entropy", -mean(&drawn.logps))]
-            .into_iter()
-            .map(|(name, value)| (name, f64::from(value)))
-            .collect();
-        if self.settings.alpha.is_none() {
-            let target = self.settings.target_entropy.unwrap_or(-(d as f64)) as f32;
-            let fresh =
-                Squashed::new(&self.gaussian(&self.actor.evaluate(&batch.observations)), fresh, &self.bounds);
-            let slope = -alpha * (mean(&fresh.logps) + target);
-            let adam = Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 };
-            self.log_alpha.step(slope, adam);
-            metrics.set("losses/alpha_loss", f64::from(slope));
-        }
-        metrics.set("losses/alpha", f64::from(self.alpha()));
+        let Sac { policy_rate, critic_rate, .. } = self.settings;
+        let (mut metrics, _) = self.soft.climb(&batch.observations, noise, Judgement::Least, policy_rate);
+        let surprise = match self.soft.learns_temperature() {
+            true => mean(&self.soft.draw(&batch.observations, fresh).logps),
+            false => 0.0,
+        };
+        metrics.merge(&self.soft.learn_temperature(surprise, self.soft.alpha(), critic_rate));
         metrics
     }
 }
@@ -219,14 +149,11 @@ impl off_policy::Learner for SacLearner {
     }
 
     fn explore(&self, observation: &[f32], step: u64, _total: u64, seeds: &Seeds) -> Action {
-        let noise = seeds.normal(self.width(), "policy/noise", step);
-        Action::Continuous(
-            Squashed::new(&self.gaussian(&self.actor.evaluate(observation)), &noise, &self.bounds).actions,
-        )
+        self.soft.explore(observation, step, seeds)
     }
 
     fn update(&mut self, batch: &Batch, update: u64, seeds: &Seeds) -> Metrics {
-        let count = batch.len() * self.width();
+        let count = batch.len() * self.soft.width();
         let mut metrics = self.learn_critics(batch, &seeds.normal(count, "sac/next", update));
         if update.is_multiple_of(self.settings.policy_every) {
             for step in 0..self.settings.policy_every {
@@ -235,26 +162,20 @@ impl off_policy::Learner for SacLearner {
                 metrics.merge(&self.learn_policy(batch, &noise, &fresh));
             }
         }
-        self.target.parameters.move_towards(&self.critic.parameters, self.settings.tau);
+        self.soft.follow(self.settings.tau);
         metrics
     }
 
     fn policy(&self, environment: &str) -> Policy {
-        super::policy_of(environment, &self.actions, Head::Squashed, &self.actor, None)
+        self.soft.policy(environment)
     }
 
     fn save(&self, tensors: &mut Tensors) {
-        self.actor.save("actor", tensors);
-        self.critic.save("critic", tensors);
-        self.target.save_weights("target", tensors);
-        self.log_alpha.save("temperature", tensors);
+        self.soft.save(tensors);
     }
 
     fn load(&mut self, tensors: &mut Tensors) -> Result<()> {
-        self.actor.load("actor", tensors)?;
-        self.critic.load("critic", tensors)?;
-        self.target.load_weights("target", tensors)?;
-        self.log_alpha.load("temperature", tensors)
+        self.soft.load(tensors)
     }
 }
 
