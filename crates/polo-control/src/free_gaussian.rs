@@ -1,12 +1,12 @@
-//! What IQL and AWAC share: a policy that is a normal distribution whose width does not depend on what is seen, fitted to
-//! the actions of data, the better of which weigh more.
+//! What IQL and AWAC share: a policy that is a normal distribution whose width does not depend on what is seen, fitted
+//! to the actions of data, the better of which weigh more.
 //!
 //! ```text
 //! w = min(exp(beta A), 100),   L = -mean w log N(z; m(s), sigma)   summed over dimensions
 //! ```
 //!
-//! z = (a - centre) / scale: actions in half widths of their range, so that widths mean the same whatever the range. Nothing
-//! is squashed after the draw; what falls out of the bounds is cut to them.
+//! z = (a - centre) / scale: actions in half widths of their range, so that widths mean the same whatever the range.
+//! Nothing is squashed after the draw; what falls out of the bounds is cut to them.
 
 use polo_nn::{
     Gradients, ParameterId,
@@ -189,8 +189,8 @@ impl FreeGaussian {
     }
 }
 
-/// A bandit of two states s, -1 and 1, that pays 4 - 4 (a - 1 - s)² and was logged by one who acted uniformly between -1
-/// and 3: cloning finds 1 in both, and the best is 0 and 2.
+/// A bandit of two states s, -1 and 1, that pays 4 - 4 (a - 1 - s)² and was logged by one who acted uniformly between
+/// -1 and 3: cloning finds 1 in both, and the best is 0 and 2.
 #[cfg(test)]
 pub(crate) fn logged_bandit(rows: usize) -> (Space, Space, Batch) {
     let uniform = |row: usize| -1.0 + 4.0 * (0.5 + row as f32 * 0.618_034).fract();
@@ -266,6 +266,19 @@ mod tests {
         assert!((loss - (nats + 2.0 * (nats + 0.5)) / 2.0).abs() < 1e-6, "{loss}");
         assert_eq!(policy.distance(&batch, &[1.0, 2.0]).0, 1.0);
         assert_eq!(policy.draw(&[0.0, 0.0, 0.0], &[0.5, 7.0, -7.0]), [2.0, 3.0, -1.0]);
+    }
+
+    #[test]
+    fn what_is_left_behind_acts_as_the_mean() {
+        let (observations, actions, _) = logged_bandit(2);
+        for squashed in [true, false] {
+            let policy = FreeGaussian::new(&observations, &actions, &[16], squashed, &Seeds::new(1)).unwrap();
+            for seen in [-100.0, -1.0, 0.3, 1.0, 100.0] {
+                let mean = policy.near(&[seen], |_| 0.0);
+                assert_eq!(policy.policy("toy").act(&[seen]).values().unwrap(), mean);
+                assert!((-1.0..=3.0).contains(&mean[0]));
+            }
+        }
     }
 
     #[track_caller]

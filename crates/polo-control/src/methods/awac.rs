@@ -1,7 +1,7 @@
 //! AWAC: advantage weighted actor-critic (Nair, Gupta, Dalal & Levine 2020, arXiv 2006.09359).
 //!
-//! Critics learn the value of the policy itself; the policy imitates the data's actions, those more that the critics find
-//! better than what it would do:
+//! Critics learn the value of the policy itself; the policy imitates the data's actions, those more that the critics
+//! find better than what it would do:
 //!
 //! ```text
 //! y    = r + gamma (1 - terminated) min Q'(s', a'),   a' ~ pi(s')
@@ -34,8 +34,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Awac {
-    /// Temperature of the weights, in units of return: a large one is cloning. CORL has a third for locomotion, 0.1 for mazes
-    /// and dexterous hands.
+    /// Temperature of the weights, in units of return: a large one is cloning. CORL has 1/3 for locomotion, 0.1 for
+    /// mazes and dexterous hands.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub lambda: f64,
     /// Step size of both Adams.
@@ -181,8 +181,8 @@ pub const CARD: MethodCard = MethodCard {
     year: 2020,
     family: super::FAMILY,
     summary: "offline control: imitate the data's actions, those more that a critic finds better than the policy's own",
-    claim: "pre-training on logged data and going on in an environment is one loss, without a model of who made the data; \
-            here a baseline",
+    claim: "pre-training on logged data and going on in an environment is one loss, without a model of who made the \
+            data; here a baseline",
     equation: "y = r + gamma (1 - terminated) min Q'(s',a'),   L_Q = mean (Q_1 - y)² + mean (Q_2 - y)²\n\
                A = min Q(s,a) - min Q(s,a_pi),   L_pi = -mean min(exp(A / lambda), 100) log pi(a|s)",
     symbols: &[

@@ -1,7 +1,7 @@
 //! IQL: implicit Q-learning (Kostrikov, Nair & Levine 2021, arXiv 2110.06169).
 //!
-//! No critic is ever asked about an action that the data does not have. V learns an upper expectile of Q over the data's
-//! actions, which stands for the best of them; the policy imitates the actions, those better than V more:
+//! No critic is ever asked about an action that the data does not have. V learns an upper expectile of Q over the
+//! data's actions, which stands for the best of them; the policy imitates the actions, those better than V more:
 //!
 //! ```text
 //! u    = min Q'(s,a) - V(s)
@@ -11,10 +11,10 @@
 //! L_pi = -mean w log pi(a|s),   w = min(exp(beta u), 100), u from before the steps
 //! ```
 //!
-//! In this order, the slow copies Q' following at every update. The reference has half of L_Q, which Adam does not notice.
-//! The policy is a normal distribution around tanh(u) in half widths of the action's range, its width free of the state;
-//! its step size falls to 0 as half a cosine over all updates of the run. With `deterministic`, -log pi(a|s) is the squared
-//! distance |mu(s) - a|² in half widths.
+//! In this order, the slow copies Q' following at every update. The reference has half of L_Q, which Adam does not
+//! notice. The policy is a normal distribution around tanh(u) in half widths of the action's range, its width free of
+//! the state; its step size falls to 0 as half a cosine over all updates of the run. With `deterministic`, -log pi(a|s)
+//! is the squared distance |mu(s) - a|² in half widths.
 
 use polo_nn::files::Tensors;
 use polo_run::{Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
@@ -37,12 +37,12 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Iql {
-    /// Which expectile of Q the value learns: 0.5 is the mean over the data's actions, towards 1 the best of them. The paper
-    /// has 0.9 for mazes.
+    /// Which expectile of Q the value learns: 0.5 is the mean over the data's actions, towards 1 the best of them. The
+    /// paper has 0.9 for mazes.
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub expectile: f64,
-    /// How much better actions weigh more, per unit of return: 0 is cloning. The paper has 10 for mazes, 0.5 for dexterous
-    /// hands.
+    /// How much better actions weigh more, per unit of return: 0 is cloning. The paper has 10 for mazes, 0.5 for
+    /// dexterous hands.
     #[schemars(range(min = 0.0))]
     pub beta: f64,
     /// A policy without a width, fitted by squared distances.
@@ -58,8 +58,8 @@ pub struct Iql {
     /// How far targets move towards the critics at each update.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub tau: f64,
-    /// Standard deviation of the noise of actions that a deterministic policy tries in an environment after the data, in
-    /// half widths; others draw from themselves. Default from CORL.
+    /// Standard deviation of the noise of actions that a deterministic policy tries in an environment after the data,
+    /// in half widths; others draw from themselves. Default from CORL.
     #[schemars(range(min = 0.0))]
     pub exploration_noise: f64,
     /// Transitions of an update.
@@ -235,8 +235,8 @@ pub const CARD: MethodCard = MethodCard {
     year: 2021,
     family: super::FAMILY,
     summary: "offline control that never asks about actions the data lacks: an upper expectile for the best action",
-    claim: "good parts of different episodes are put together without a critic ever judging unseen actions, and it goes on \
-            well in an environment; here a baseline",
+    claim: "good parts of different episodes are put together without a critic ever judging unseen actions, and it \
+            goes on well in an environment; here a baseline",
     equation: "u = min Q'(s,a) - V(s),   L_V = mean |e - 1[u < 0]| u²\n\
                y = r + gamma (1 - terminated) V(s'),   L_Q = mean (Q_1 - y)² + mean (Q_2 - y)²\n\
                L_pi = -mean min(exp(beta u), 100) log pi(a|s)",
@@ -254,8 +254,8 @@ pub const CARD: MethodCard = MethodCard {
         ("losses/weight", "mean weight of an action"),
         ("losses/deviation", "mean standard deviation of the policy, half widths"),
     ],
-    reach_for: "data of mixed quality, above all with good parts that no episode joins, or before training goes on online",
-    avoid_when: "the data covers all actions well: methods that try others (td3-bc, cql) find better ones",
+    reach_for: "data of mixed quality, above all whose good parts no episode joins; or training that goes on online",
+    avoid_when: "the data covers actions densely: methods that go beyond them (edac) find better ones",
     failure_signs: &[
         "weights are all near 1 and the policy is no better than bc: raise method.beta, or data.reward_scale",
         "the mean weight is near 100: lower method.beta, or data.reward_scale",
