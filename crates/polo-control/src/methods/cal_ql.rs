@@ -94,11 +94,17 @@ pub const CARD: MethodCard = MethodCard {
                Q(s,a_c) <- max(Q(s,a_c), G(s)),   Q(s,a_n) <- max(Q(s,a_n), G(s))",
     symbols: &[
         ("G(s)", "discounted return to go of the data's transition, in rewards as they are learnt from"),
-        ("a_c, a_n", "actions of the policy at s and at s', as in cql; those drawn uniformly stay as they are"),
+        (
+            "a_c, a_n",
+            "actions of the policy at s and at s', as in cql; those drawn uniformly stay as they are",
+        ),
         ("the rest", "as in cql, under method.cql"),
     ],
     metrics: &[
-        ("losses/lifted", "share of the policy's values that lie below G(s) and were raised; 0 in an environment"),
+        (
+            "losses/lifted",
+            "share of the policy's values that lie below G(s) and were raised; 0 in an environment",
+        ),
         ("those of cql", "see `polo explain cql`"),
     ],
     reach_for: "data first, then an environment: --env ID with data.offline_steps",
@@ -117,7 +123,10 @@ pub const CARD: MethodCard = MethodCard {
              [256, 256, 256, 256, 256], method.cql.gap = 0.8, method.cql.max_target = true, \
              method.cql.least_difference = -200, data.reward_scale = 10, data.reward_shift = -5",
         ),
-        ("data first, then an environment", "--env ID --set data.offline_steps=100000 --set training.steps=200000"),
+        (
+            "data first, then an environment",
+            "--env ID --set data.offline_steps=100000 --set training.steps=200000",
+        ),
         ("more or less of the data in later batches", "data.share = 0.25"),
     ],
     ..cql::CARD

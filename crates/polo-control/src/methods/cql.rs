@@ -218,9 +218,12 @@ fn penalty(
 ) -> (f32, Vec<f32>) {
     let rows = values.len() / (1 + m);
     let (mut sum, mut slopes) = (0.0, vec![0.0; values.len()]);
-    for (row, (values, slopes)) in values.chunks_exact(1 + m).zip(slopes.chunks_exact_mut(1 + m)).enumerate() {
+    for (row, (values, slopes)) in values.chunks_exact(1 + m).zip(slopes.chunks_exact_mut(1 + m)).enumerate()
+    {
         let (first, z): (usize, Vec<f32>) = match log_densities {
-            Some(logs) => (1, values[1..].iter().zip(&logs[row * m..]).map(|(value, log)| value - log).collect()),
+            Some(logs) => {
+                (1, values[1..].iter().zip(&logs[row * m..]).map(|(value, log)| value - log).collect())
+            }
             None => (0, values.to_vec()),
         };
         let top = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -313,9 +316,11 @@ impl CqlLearner {
     fn aims(&self, batch: &Batch, update: u64, seeds: &Seeds) -> Vec<f32> {
         let (n, d) = (batch.len(), self.width());
         let times = if self.settings.max_target { self.settings.samples } else { 1 };
-        let next = self.draw(&batch.next_observations, times, &seeds.normal(n * times * d, "cql/target", update));
+        let next =
+            self.draw(&batch.next_observations, times, &seeds.normal(n * times * d, "cql/target", update));
         let seen = repeated(&batch.next_observations, self.observation(), times);
-        let (lesser, _) = least(&self.target.evaluate(&beside(&seen, self.observation(), &next.actions, d)), n * times);
+        let (lesser, _) =
+            least(&self.target.evaluate(&beside(&seen, self.observation(), &next.actions, d)), n * times);
         let entropy = if self.settings.entropy_in_target { self.temperature() } else { 0.0 };
         let aim = |row: usize| {
             let of_row = row * times..(row + 1) * times;
@@ -554,7 +559,10 @@ pub const CARD: MethodCard = MethodCard {
     symbols: &[
         ("Q, Q'", "two critics, and their slow copies (method.tau)"),
         ("a", "the action of the data"),
-        ("a_u, a_n, a_c", "actions drawn uniformly, from pi(s') and from pi(s), method.samples each, held fixed"),
+        (
+            "a_u, a_n, a_c",
+            "actions drawn uniformly, from pi(s') and from pi(s), method.samples each, held fixed",
+        ),
         ("a', a~", "fresh actions of the policy at s' and at s"),
         ("alpha", "weight of the penalty (method.alpha)"),
         ("T", "method.softness, in units of value"),
@@ -592,7 +600,10 @@ pub const CARD: MethodCard = MethodCard {
              method.gap = 0.8, method.max_target = true, method.least_difference = -200, data.reward_scale = 10, \
              data.reward_shift = -5",
         ),
-        ("fine-tuned in an environment", "--env ID --set data.offline_steps=100000 --set training.steps=200000"),
+        (
+            "fine-tuned in an environment",
+            "--env ID --set data.offline_steps=100000 --set training.steps=200000",
+        ),
     ],
 };
 

@@ -138,6 +138,8 @@ pub enum Base {
     /// `td3-bc`.
     #[default]
     Td3Bc,
+    /// `cql`.
+    Cql,
     /// `iql`.
     Iql,
     /// `awac`.
@@ -149,6 +151,7 @@ impl Base {
         match self {
             Base::Bc => Box::new(super::bc::Bc::default()),
             Base::Td3Bc => Box::new(super::td3_bc::Td3Bc::default()),
+            Base::Cql => Box::new(super::cql::Cql::default()),
             Base::Iql => Box::new(super::iql::Iql::default()),
             Base::Awac => Box::new(super::awac::Awac::default()),
         }
