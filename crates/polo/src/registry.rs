@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polo_control::{
-    methods::{awac, bc, dqn, edac, iql, mdpo, mdpo_off, ppo, rlpd, sac, sac_n, td3, td3_bc, trajectory_weighting, trpo},
+    methods::{awac, bc, cal_ql, cql, dqn, edac, iql, mdpo, mdpo_off, ppo, rlpd, sac, sac_n, td3, td3_bc, trajectory_weighting, trpo},
     settings as control_settings, train as control_train,
 };
 use polo_preference::{
@@ -97,6 +97,8 @@ pub const METHODS: &[Method] = &[
     control::<bc::Bc>(&bc::CARD),
     control::<bc::PercentBc>(&bc::PERCENT),
     control::<td3_bc::Td3Bc>(&td3_bc::CARD),
+    control::<cql::Cql>(&cql::CARD),
+    control::<cal_ql::CalQl>(&cal_ql::CARD),
     control::<iql::Iql>(&iql::CARD),
     control::<awac::Awac>(&awac::CARD),
     control::<sac_n::SacN>(&sac_n::CARD),

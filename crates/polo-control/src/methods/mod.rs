@@ -13,6 +13,8 @@ use crate::{
 
 pub mod awac;
 pub mod bc;
+pub mod cal_ql;
+pub mod cql;
 pub mod dqn;
 pub mod edac;
 pub mod iql;
@@ -42,6 +44,8 @@ pub const METHODS: &[MethodCard] = &[
     bc::CARD,
     bc::PERCENT,
     td3_bc::CARD,
+    cql::CARD,
+    cal_ql::CARD,
     iql::CARD,
     awac::CARD,
     sac_n::CARD,
