@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     environment::{Environment, Step, bad_state, no_episode},
+    film::Picture,
     random::NumpyRandom,
     space::{Action, Space},
 };
@@ -44,6 +45,11 @@ pub trait Dynamics: Send {
         action: &Action,
         random: &mut NumpyRandom,
     ) -> Result<(f64, bool)>;
+
+    /// What a state looks like, for films; by default it cannot be seen.
+    fn draw(&self, _: &Self::State) -> Option<Picture> {
+        None
+    }
 }
 
 /// The environment that moves by `D`: seeds, turns, checks of actions, saving. Without a time limit.
@@ -133,5 +139,9 @@ impl<D: Dynamics> Environment for Simulated<D> {
         }
         self.now = now;
         Ok(())
+    }
+
+    fn draw(&self) -> Option<Picture> {
+        self.dynamics.draw(self.now.state.as_ref()?)
     }
 }

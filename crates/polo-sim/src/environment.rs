@@ -14,6 +14,7 @@ use crate::{
         PointMaze, pendulum_offline,
     },
     dynamics::Simulated,
+    film::Picture,
     space::{Action, Space},
 };
 
@@ -49,6 +50,11 @@ pub trait Environment: Send {
     /// # Errors
     /// The value is not a state of this environment; the environment stays as it was.
     fn restore(&mut self, state: &Value) -> Result<()>;
+
+    /// What it looks like now; none where no episode has begun, and by default.
+    fn draw(&self) -> Option<Picture> {
+        None
+    }
 }
 
 /// What follows an action.
@@ -108,6 +114,10 @@ impl<E: Environment + ?Sized> Environment for Box<E> {
     fn restore(&mut self, state: &Value) -> Result<()> {
         (**self).restore(state)
     }
+
+    fn draw(&self) -> Option<Picture> {
+        (**self).draw()
+    }
 }
 
 /// Cuts episodes after a number of steps.
@@ -165,6 +175,10 @@ impl<E: Environment> Environment for TimeLimit<E> {
         self.environment.restore(&state["environment"])?;
         self.elapsed = elapsed;
         Ok(())
+    }
+
+    fn draw(&self) -> Option<Picture> {
+        self.environment.draw()
     }
 }
 

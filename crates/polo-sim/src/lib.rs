@@ -7,6 +7,7 @@ pub mod collect;
 pub mod dataset;
 pub mod dynamics;
 pub mod environment;
+pub mod film;
 #[cfg(feature = "hdf5")]
 mod hdf5;
 #[cfg(feature = "mujoco")]

@@ -8,7 +8,10 @@ use polo_run::Result;
 use serde::{Deserialize, Serialize};
 
 use super::square;
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use crate::{
+    Action, Dynamics, NumpyRandom, Space,
+    film::{ARM, BODY, GOAL, Picture},
+};
 
 /// Two links of 1 kg and 1 m, with the equations of motion of Sutton and Barto's book.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +72,16 @@ impl Dynamics for Acrobot {
         let [a, b] = state.angles;
         let up = -a.cos() - (b + a).cos() > 1.0;
         Ok((if up { 0.0 } else { -1.0 }, up))
+    }
+
+    fn draw(&self, state: &AcrobotState) -> Option<Picture> {
+        let [a, b] = state.angles;
+        let elbow = [a.sin(), -a.cos()];
+        let tip = [elbow[0] + (a + b).sin(), elbow[1] - (a + b).cos()];
+        // Shown faster than it happens, as by Gymnasium: 15 steps a second.
+        let bar = Picture::new([-2.2; 2], [2.2; 2], 1.0 / 15.0).line(GOAL, [-2.2, 1.0], [2.2, 1.0], 0.03);
+        let links = bar.line(ARM, [0.0; 2], elbow, 0.2).line(ARM, elbow, tip, 0.2);
+        Some(links.disc(BODY, [0.0; 2], 0.08).disc(BODY, elbow, 0.08))
     }
 }
 

@@ -5,7 +5,10 @@
 use polo_run::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use crate::{
+    Action, Dynamics, NumpyRandom, Space,
+    film::{ARM, BODY, GROUND, Picture},
+};
 
 /// The cart and its pole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +87,20 @@ impl Dynamics for CartPole {
             (true, false) => 0.0,
         };
         Ok((reward, fallen))
+    }
+
+    fn draw(&self, state: &CartPoleState) -> Option<Picture> {
+        let (x, foot) = (state.x, [state.x, 0.3]);
+        let top = [x + 2.0 * LENGTH * state.angle.sin(), foot[1] + 2.0 * LENGTH * state.angle.cos()];
+        let end = |x: f64, picture: Picture| picture.line(GROUND, [x, -0.1], [x, 0.1], 0.03);
+        let track = Picture::new([-2.7, -0.2], [2.7, 1.5], TIME_STEP).line(
+            GROUND,
+            [-X_LIMIT, 0.0],
+            [X_LIMIT, 0.0],
+            0.03,
+        );
+        let cart = end(-X_LIMIT, end(X_LIMIT, track)).rectangle(BODY, [x - 0.25, 0.0], [x + 0.25, 0.3]);
+        Some(cart.line(ARM, foot, top, 0.09).disc(BODY, foot, 0.03))
     }
 }
 

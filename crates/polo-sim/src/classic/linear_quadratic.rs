@@ -10,7 +10,10 @@ use faer::{Mat, linalg::solvers::Solve};
 use polo_run::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use crate::{
+    Action, Dynamics, NumpyRandom, Space,
+    film::{ARM, GROUND, Picture},
+};
 
 /// A linear system with a quadratic cost.
 #[derive(Clone, Debug)]
@@ -142,6 +145,18 @@ impl Dynamics for LinearQuadratic {
         let moved = times(&self.a, state).into_iter().zip(times(&self.b, &action));
         *state = moved.map(|(x, u)| x + u + self.noise * random.normal()).collect();
         Ok((-cost, false))
+    }
+
+    /// A bar for each number of the state, from zero up or down.
+    fn draw(&self, LinearQuadraticState(state): &LinearQuadraticState) -> Option<Picture> {
+        let width = state.len() as f64;
+        let bars = state.iter().enumerate().fold(
+            Picture::new([0.0, -1.5], [width, 1.5], 0.1),
+            |picture, (at, &x)| {
+                picture.rectangle(ARM, [at as f64 + 0.2, x.min(0.0)], [at as f64 + 0.8, x.max(0.0)])
+            },
+        );
+        Some(bars.line(GROUND, [0.0, 0.0], [width, 0.0], 0.02))
     }
 }
 

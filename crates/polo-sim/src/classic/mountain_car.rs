@@ -4,7 +4,10 @@
 use polo_run::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use crate::{
+    Action, Dynamics, NumpyRandom, Space,
+    film::{ARM, BODY, GOAL, GROUND, Picture},
+};
 
 /// The car and its valley.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +32,26 @@ const FLAG: f64 = 0.5;
 pub(super) fn observation_space() -> Space {
     let [left, right, speed] = [LEFT, RIGHT, MAX_SPEED].map(|value| value as f32);
     Space::Box { low: vec![left, -speed], high: vec![right, speed] }
+}
+
+/// The valley with a car at `place` and a flag.
+pub(super) fn scene(place: f64, flag: f64) -> Picture {
+    let height = |x: f64| 0.45 * (3.0 * x).sin() + 0.55;
+    let hill = (0..=60).map(|step| LEFT + f64::from(step) * (RIGHT - LEFT) / 60.0);
+    let ground = [[RIGHT, 0.0], [LEFT, 0.0]].into_iter().chain(hill.map(|x| [x, height(x)]));
+    // Points of the car, along the slope and above it.
+    let slope = (1.35 * (3.0 * place).cos()).atan();
+    let (sin, cos) = slope.sin_cos();
+    let at = |along: f64, up: f64| [place + along * cos - up * sin, height(place) + along * sin + up * cos];
+    let body = [(-0.08, 0.025), (0.08, 0.025), (0.08, 0.07), (0.04, 0.11), (-0.04, 0.11), (-0.08, 0.07)];
+    let [foot, top] = [height(flag), height(flag) + 0.16];
+    Picture::new([LEFT, 0.0], [RIGHT, 1.25], 1.0 / 30.0)
+        .polygon(GROUND, ground.collect())
+        .line(BODY, [flag, foot], [flag, top], 0.008)
+        .polygon(GOAL, vec![[flag, top], [flag + 0.09, top - 0.03], [flag, top - 0.06]])
+        .polygon(ARM, body.map(|(along, up)| at(along, up)).into())
+        .disc(BODY, at(-0.045, 0.025), 0.025)
+        .disc(BODY, at(0.045, 0.025), 0.025)
 }
 
 impl Dynamics for MountainCar {
@@ -64,6 +87,10 @@ impl Dynamics for MountainCar {
             state.speed = 0.0;
         }
         Ok((-1.0, state.place >= FLAG && state.speed >= 0.0))
+    }
+
+    fn draw(&self, state: &MountainCarState) -> Option<Picture> {
+        Some(scene(state.place, FLAG))
     }
 }
 

@@ -7,8 +7,8 @@
 use polo_run::Result;
 use serde::{Deserialize, Serialize};
 
-use super::mountain_car::{GRAVITY, LEFT, MAX_SPEED, RIGHT, observation_space};
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use super::mountain_car::{GRAVITY, LEFT, MAX_SPEED, RIGHT, observation_space, scene};
+use crate::{Action, Dynamics, NumpyRandom, Space, film::Picture};
 
 /// The car and its valley.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +88,10 @@ impl Dynamics for MountainCarContinuous {
         *state = MountainCarContinuousState { place: round(place), speed: round(speed), fresh: false };
         let prize = if there { 100.0 } else { 0.0 };
         Ok((prize - push * push * 0.1, there))
+    }
+
+    fn draw(&self, state: &MountainCarContinuousState) -> Option<Picture> {
+        Some(scene(state.place, FLAG))
     }
 }
 

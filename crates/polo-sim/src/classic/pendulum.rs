@@ -8,7 +8,10 @@ use polo_run::Result;
 use serde::{Deserialize, Serialize};
 
 use super::square;
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use crate::{
+    Action, Dynamics, NumpyRandom, Space,
+    film::{ARM, BODY, MARK, Picture},
+};
 
 /// The pendulum, a rod of 1 kg and 1 m under a gravity of 10 m/s².
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +68,12 @@ impl Dynamics for Pendulum {
         state.spin = spun.clamp(-MAX_SPIN, MAX_SPIN);
         state.angle = angle + state.spin * TIME_STEP;
         Ok((-cost, false))
+    }
+
+    fn draw(&self, state: &PendulumState) -> Option<Picture> {
+        let tip = [-state.angle.sin(), state.angle.cos()];
+        let upright = Picture::new([-1.3; 2], [1.3; 2], TIME_STEP).disc(MARK, [0.0, 1.0], 0.17);
+        Some(upright.line(ARM, [0.0; 2], tip, 0.18).disc(BODY, [0.0; 2], 0.06))
     }
 }
 

@@ -17,7 +17,10 @@
 use polo_run::{Problem, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Dynamics, NumpyRandom, Space};
+use crate::{
+    Action, Dynamics, NumpyRandom, Space,
+    film::{ARM, GOAL, GROUND, MARK, Picture},
+};
 
 /// A maze with one goal.
 #[derive(Clone, Debug)]
@@ -171,6 +174,20 @@ impl Dynamics for PointMaze {
         let [x, y] = [0, 1].map(|axis| state.place[axis] - self.goal[axis]);
         let there = x.hypot(y) < REACH;
         Ok((f64::from(u8::from(there)), there))
+    }
+
+    fn draw(&self, state: &PointMazeState) -> Option<Picture> {
+        let width = self.walls.iter().map(Vec::len).max().unwrap_or(0) as f64;
+        // Rows are counted downwards.
+        let [ball, goal] = [state.place, self.goal].map(|[x, y]| [x, -y]);
+        let mut picture = Picture::new([0.0, -(self.walls.len() as f64)], [width, 0.0], TIME_STEP / 2.0);
+        for (y, x) in (self.walls.iter().enumerate())
+            .flat_map(|(y, row)| row.iter().enumerate().map(move |(x, &wall)| (y, x, wall)))
+            .filter_map(|(y, x, wall)| wall.then_some((y as f64, x as f64)))
+        {
+            picture = picture.rectangle(GROUND, [x, -y - 1.0], [x + 1.0, -y]);
+        }
+        Some(picture.disc(MARK, goal, REACH).disc(GOAL, goal, RADIUS).disc(ARM, ball, RADIUS))
     }
 }
 

@@ -23,7 +23,10 @@ use polo_run::{
     seed::Seeds,
     stats::{Estimate, t_interval, wilson},
 };
-use polo_sim::make;
+use polo_sim::{
+    film::{Film, Format},
+    make, scores,
+};
 use serde_json::{Map, Value, json};
 
 use super::generate::{Drawing, Speaker};
@@ -42,6 +45,9 @@ pub struct Args {
     /// begun with --seed, the next with the seed after it.
     #[arg(long, value_name = "N", conflicts_with = "data", value_parser = clap::value_parser!(u32).range(1..))]
     episodes: Option<u32>,
+    /// Film the first episode: FILE.gif moves, FILE.png has frames side by side.
+    #[arg(long, value_name = "FILE", requires = "episodes", conflicts_with = "data")]
+    film: Option<PathBuf>,
     /// The model that margins are measured against.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
@@ -92,13 +98,30 @@ fn returns(args: &Args, episodes: usize) -> Tried<Vec<(&'static str, Estimate)>>
             .place(args.drawing.model.display().to_string())
             .hint("the environment has changed since it was trained; train again"));
     }
-    let found = policy.returns(&mut *environment, args.drawing.seed, episodes)?;
+    let format =
+        args.film.as_deref().map(Format::of).transpose().map_err(|problem| problem.place("--film"))?;
+    let mut film = Film::default();
+    let found =
+        policy.watched(&mut *environment, args.drawing.seed, episodes, &mut |episode, environment| {
+            if format.is_none() || episode > 0 {
+                return Ok(());
+            }
+            film.take(environment).map_err(|problem| problem.place(policy.environment.clone()))
+        })?;
+    if let (Some(path), Some(format)) = (&args.film, format) {
+        film.write(path, format)?;
+    }
     let (returns, lengths): (Vec<f64>, Vec<f64>) =
         found.into_iter().map(|(total, length)| (total, length as f64)).unzip();
-    Ok(vec![
+    let mut found = vec![
         ("return", t_interval(&returns, "episodes")),
         ("length (steps)", t_interval(&lengths, "episodes")),
-    ])
+    ];
+    let score = |&earned: &f64| scores::normalised(&policy.environment, earned);
+    if let Some(scores) = returns.iter().map(score).collect::<Option<Vec<f64>>>() {
+        found.push(("normalised score", t_interval(&scores, "episodes")));
+    }
+    Ok(found)
 }
 
 fn print(args: &Args, found: &[(&'static str, Estimate)], output: &mut Output<'_>) -> Result<(), End> {
