@@ -215,11 +215,7 @@ impl Trainer {
             false => self.learner.explore(&seen, state.done, self.total, &self.seeds),
         };
         let step = environment.step(&action)?;
-        environment.observation_space().check_observation(&step.observation)?;
-        if !step.reward.is_finite() {
-            return Err(Problem::input(format!("the environment's reward is {}", step.reward))
-                .hint("mend its reward; nothing can be learnt from it"));
-        }
+        step.check(environment.observation_space())?;
         let stored = match &action {
             Action::Continuous(values) => values.clone(),
             Action::Discrete(choice) => vec![*choice as f32],

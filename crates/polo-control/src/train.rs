@@ -23,6 +23,7 @@ use polo_run::{
 use polo_sim::{
     dataset::Dataset,
     make,
+    scores::normalised,
     vector::{Autoreset, VectorEnvironment},
 };
 use serde::de::DeserializeOwned;
@@ -225,6 +226,9 @@ pub fn train<M: MethodSettings>(
             metrics.set("charts/mean_return", found.mean);
             if let Some((low, high)) = found.interval {
                 metrics.set("charts/mean_return_low", low).set("charts/mean_return_high", high);
+            }
+            if let Some(score) = normalised(&id, found.mean) {
+                metrics.set("charts/normalised_score", score);
             }
             log.write(done, Split::Eval, &metrics)?;
             bar.say(&format!("step {}: mean return {found}", human::count(done)));

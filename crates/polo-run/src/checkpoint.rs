@@ -85,6 +85,11 @@ impl Checkpoints {
         Ok(Self { folder, keep })
     }
 
+    /// Looks at the checkpoints in `folder` and changes nothing: the run may be going on.
+    pub fn view(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), keep: 0 }
+    }
+
     /// Begins the checkpoint of `step`.
     ///
     /// # Errors

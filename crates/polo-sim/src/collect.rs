@@ -80,7 +80,7 @@ pub fn collect(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::make;
+    use crate::{Dynamics, Simulated, Space, TimeLimit, make};
 
     fn collected(id: &str, amount: Amount, seed: u64) -> Dataset {
         let mut environment = make(id).unwrap();
@@ -116,5 +116,56 @@ mod tests {
         let data = collected("Pendulum-v1", Amount::Steps(450), 0);
         assert_eq!(data.episodes(), [0..200, 200..400, 400..450]);
         assert!(data.transitions().terminated.iter().all(|&over| over == 0.0));
+    }
+
+    /// Shows and earns 1, and from some step on something else.
+    struct Breaking {
+        after: u32,
+        shown: f32,
+        earned: f64,
+    }
+
+    impl Dynamics for Breaking {
+        type State = u32;
+
+        fn observation_space(&self) -> Space {
+            Space::symmetric(&[f32::INFINITY])
+        }
+
+        fn action_space(&self) -> Space {
+            Space::Discrete(2)
+        }
+
+        fn begin(&self, _: &mut NumpyRandom) -> u32 {
+            0
+        }
+
+        fn observe(&self, steps: &u32) -> Vec<f32> {
+            vec![if *steps >= self.after { self.shown } else { 1.0 }]
+        }
+
+        fn advance(&self, steps: &mut u32, _: &Action, _: &mut NumpyRandom) -> Result<(f64, bool)> {
+            *steps += 1;
+            Ok((if *steps >= self.after { self.earned } else { 1.0 }, false))
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named_with_its_place() {
+        let check = |after, shown, earned, message: &str| {
+            let mut world = TimeLimit::new(Simulated::new(Breaking { after, shown, earned }), 5);
+            let about = About {
+                environment: "Breaking-v0".into(),
+                observations: world.observation_space().clone(),
+                actions: Space::Discrete(2),
+                source: String::new(),
+            };
+            let act = |_: &[f32], _: &mut NumpyRandom| Ok(Action::Discrete(0));
+            let problem = collect(&mut world, about, Amount::Episodes(2), 0, act, |_, _| {}).unwrap_err();
+            assert_eq!((problem.message(), problem.place_text()), (message, Some("Breaking-v0, episode 0")));
+        };
+        check(0, f32::NAN, 1.0, "observation[0] is NaN");
+        check(3, f32::INFINITY, 1.0, "observation[0] is inf");
+        check(3, 1.0, f64::NAN, "the environment's reward is NaN");
     }
 }

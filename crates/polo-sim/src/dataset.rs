@@ -87,6 +87,7 @@ impl Dataset {
             ("actions", &transitions.actions, taken),
             ("rewards", &transitions.rewards, 1),
             ("next_observations", &transitions.next_observations, seen),
+            ("terminated", &transitions.terminated, 1),
         ];
         for (name, column, each) in numbers {
             if let Some(place) = column.iter().position(|number| !number.is_finite()) {
@@ -525,6 +526,7 @@ pub(crate) mod tests {
     #[test]
     fn data_that_cannot_be_learnt_from_is_refused() {
         refused(|t| t.rewards[3] = f32::NAN, "rewards[3] is NaN");
+        refused(|t| t.terminated[0] = f32::NAN, "terminated[0] is NaN");
         refused(|t| t.observations[9] = f32::INFINITY, "observations[4] is inf");
         refused(|t| t.actions.truncate(4), "`actions` holds 4 numbers");
         refused(|t| t.rewards.clear(), "no transition");

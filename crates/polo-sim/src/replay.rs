@@ -152,34 +152,51 @@ impl ReplayBuffer {
     /// # Errors
     /// The file is missing, cut short, or of another ring.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
-        let wrong = |what: &str| {
-            Problem::input(format!("the replay buffer {what}"))
-                .place(path.display().to_string())
-                .hint("this checkpoint belongs to another run")
-        };
-        let (head, body) = bytes.split_at_checked(40).ok_or_else(|| wrong("is cut short"))?;
-        let sizes: Vec<usize> = head.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b) as usize).collect();
-        if sizes[..3] != [self.observation, self.action, self.capacity] || sizes[4] > self.capacity {
-            return Err(wrong("has other sizes"));
+        let read = Self::read(path)?;
+        let sizes = |ring: &Self| (ring.observation, ring.action, ring.capacity);
+        if sizes(&read) != sizes(self) {
+            return Err(wrong("has other sizes", path));
         }
-        let count = sizes[4];
-        if body.len() != 4 * count * (2 * self.observation + self.action + 2) {
-            return Err(wrong("is cut short"));
+        *self = read;
+        Ok(())
+    }
+
+    /// The ring in a file, whatever its sizes.
+    ///
+    /// # Errors
+    /// The file is missing, cut short, or no ring.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
+        let short = || wrong("is cut short", path);
+        let (head, body) = bytes.split_first_chunk::<40>().ok_or_else(short)?;
+        let mut sizes = head.as_chunks().0.iter().map(|b| usize::try_from(u64::from_le_bytes(*b)));
+        let mut size = || sizes.next().and_then(std::result::Result::ok).ok_or_else(short);
+        let (observation, action, capacity, next, count) = (size()?, size()?, size()?, size()?, size()?);
+        if count > capacity || next > count {
+            return Err(wrong("has other sizes", path));
+        }
+        let row = observation.checked_mul(2).and_then(|row| row.checked_add(action)?.checked_add(2));
+        if row.and_then(|row| row.checked_mul(count)?.checked_mul(4)) != Some(body.len()) {
+            return Err(short());
         }
         let mut numbers = body.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
         let mut take = |count: usize| numbers.by_ref().take(count).collect::<Vec<f32>>();
-        self.held = Batch {
-            observations: take(count * self.observation),
-            actions: take(count * self.action),
+        let held = Batch {
+            observations: take(count * observation),
+            actions: take(count * action),
             rewards: take(count),
-            next_observations: take(count * self.observation),
+            next_observations: take(count * observation),
             terminated: take(count),
             returns_to_go: Vec::new(),
         };
-        self.next = sizes[3];
-        Ok(())
+        Ok(Self { observation, action, capacity, next, held })
     }
+}
+
+fn wrong(what: &str, path: &Path) -> Problem {
+    Problem::input(format!("the replay buffer {what}"))
+        .place(path.display().to_string())
+        .hint("this checkpoint belongs to another run")
 }
 
 #[cfg(test)]
@@ -219,6 +236,7 @@ mod tests {
             let mut back = ReplayBuffer::new(4, 2, 1);
             back.load(&path).unwrap();
             assert_eq!(back, ring);
+            assert_eq!(ReplayBuffer::read(&path).unwrap(), ring);
             for ring in [&mut ring, &mut back] {
                 ring.add(&[7.0, 7.0], &[7.0], 7.0, &[7.0, 7.0], false);
             }
@@ -230,6 +248,12 @@ mod tests {
         for cut in [0, 39, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             assert!(ReplayBuffer::new(4, 2, 1).load(&path).unwrap_err().message().contains("cut short"));
+        }
+        for at in 0..5 {
+            let mut torn = bytes.clone();
+            torn[8 * at..8 * at + 8].fill(0x7f);
+            std::fs::write(&path, torn).unwrap();
+            assert!(ReplayBuffer::read(&path).is_err() || at == 2, "{at}");
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     Action, Dynamics, Environment, NumpyRandom, Space,
     collect::{Amount, collect},
     dataset::{About, Dataset},
+    film::Picture,
     make,
 };
 
@@ -57,6 +58,10 @@ impl Dynamics for PendulumOffline {
         // Pendulum clips torques where this environment clips actions.
         let torque = Action::Continuous(vec![MAX_TORQUE * action.values()?[0]]);
         Pendulum.advance(state, &torque, random)
+    }
+
+    fn draw(&self, state: &PendulumState) -> Option<Picture> {
+        Pendulum.draw(state)
     }
 }
 

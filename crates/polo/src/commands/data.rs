@@ -1,4 +1,5 @@
-//! `polo data check FILE...`: what data files are for, how long their texts are, and what is wrong with them.
+//! `polo data check FILE...`: what data files are for, how long their texts are, and what is wrong with them. The other
+//! commands of `polo data` are those of [`super::datasets`].
 
 use std::path::PathBuf;
 
@@ -10,9 +11,10 @@ use polo_lm::{
 };
 use polo_run::{Kind, Problem, human};
 
+use super::datasets;
 use crate::output::{End, Output};
 
-/// Look into data files.
+/// Look into data files; make datasets of transitions for offline methods, and look into them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -22,6 +24,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(Check),
+    Collect(datasets::Collect),
+    Mix(datasets::Mix),
+    Info(datasets::Info),
 }
 
 /// Report what files can be used for, and every kind of trouble in them.
@@ -59,12 +64,20 @@ enum KindArgument {
     Steps,
 }
 
-/// Prints the report of `check`.
+/// Runs `check`, `collect`, `mix` or `info`.
 ///
 /// # Errors
-/// Files or a tokenizer that cannot be read; after the report, rows that cannot be used.
+/// Files, models, environments or policies that cannot be used; after the report of `check`, rows that cannot be used.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
-    let Command::Check(args) = &args.command;
+    match &args.command {
+        Command::Check(args) => check_rows(args, output),
+        Command::Collect(args) => datasets::collect(args, output),
+        Command::Mix(args) => datasets::mix(args, output),
+        Command::Info(args) => datasets::info(args, output),
+    }
+}
+
+fn check_rows(args: &Check, output: &mut Output<'_>) -> Result<(), End> {
     let kind = args.kind.map(|kind| match kind {
         KindArgument::Pairs => RowKind::Pairs,
         KindArgument::Completions => RowKind::Completions,

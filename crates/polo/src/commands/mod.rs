@@ -5,6 +5,7 @@ pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod data;
+pub mod datasets;
 pub mod demo;
 pub mod evaluate;
 pub mod explain;
