@@ -6,6 +6,7 @@
 //! [`train`] wraps both into a run; [`policy`] is what a run leaves behind.
 
 pub mod actor_critic;
+pub mod claims;
 pub mod data;
 pub mod deterministic;
 pub mod free_gaussian;

@@ -97,6 +97,7 @@ pub struct Trainer {
     seeds: Seeds,
     total: u64,
     state: State,
+    ended: Vec<(f64, u64)>,
 }
 
 /// What goes on, beside networks and environments.
@@ -141,12 +142,17 @@ impl Trainer {
             observed,
             rewarded: Running::new(1),
         };
-        Ok(Self { learner, copies, seeds: Seeds::new(seed), total, state })
+        Ok(Self { learner, copies, seeds: Seeds::new(seed), total, state, ended: Vec::new() })
     }
 
     /// Steps done, of all copies together.
     pub fn done(&self) -> u64 {
         self.state.done
+    }
+
+    /// Returns and lengths of the episodes that ended in the last rollout.
+    pub fn ended(&self) -> &[(f64, u64)] {
+        &self.ended
     }
 
     /// The policy as it stands.
@@ -162,7 +168,7 @@ impl Trainer {
     pub fn iterate(&mut self) -> Result<Metrics> {
         let plan = self.learner.plan();
         let (mut rollout, mut ended, mut rewards) = (Rollout::default(), Vec::new(), Vec::new());
-        let (mut returns, mut lengths) = (Vec::new(), Vec::new());
+        self.ended.clear();
         for step in 0..plan.steps {
             let seen = self.seen(&self.state.observations);
             let number = self.state.iterations * plan.steps as u64 + step as u64;
@@ -176,8 +182,8 @@ impl Trainer {
                 let over = taken.terminated[copy] || taken.truncated[copy];
                 ended.push(over);
                 if over {
-                    returns.push(std::mem::take(&mut state.returns[copy]));
-                    lengths.push(std::mem::take(&mut state.lengths[copy]) as f64);
+                    let (total, length) = (&mut state.returns[copy], &mut state.lengths[copy]);
+                    self.ended.push((std::mem::take(total), std::mem::take(length)));
                 }
             }
             self.state.observations = taken.observations;
@@ -216,10 +222,12 @@ impl Trainer {
         let mut metrics = self.learner.update(&rollout, self.state.iterations, iterations, &self.seeds);
         self.state.iterations += 1;
         self.state.done += per_iteration;
-        if !returns.is_empty() {
-            let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-            metrics.set("charts/episodic_return", mean(&returns));
-            metrics.set("charts/episodic_length", mean(&lengths));
+        if !self.ended.is_empty() {
+            let n = self.ended.len() as f64;
+            let total = self.ended.iter().map(|(total, _)| total).sum::<f64>();
+            let length = self.ended.iter().map(|(_, length)| *length as f64).sum::<f64>();
+            metrics.set("charts/episodic_return", total / n);
+            metrics.set("charts/episodic_length", length / n);
         }
         Ok(metrics)
     }

@@ -187,8 +187,7 @@ impl Soft {
         let x = self.pairs(observations, &drawn.actions);
         let judged = self.critic.forward(&x);
         let (values, dvalues) = judge(&judged.outputs(), n, judgement);
-        let dactions =
-            last_columns(&self.critic.slope(&judged, &dvalues), self.critic.mlp.shape().inputs, d);
+        let dactions = last_columns(&self.critic.slope(&judged, &dvalues), self.critic.mlp.shape().inputs, d);
         let (dmeans, dlog_stds) = drawn.push_back(&dactions, &vec![alpha / n as f32; n]);
         let slopes = match self.heads {
             Heads::Squeezed => squashed::through_heads(&outputs, &dmeans, &dlog_stds, d),

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use polo_control::{
-    methods::{awac, bc, cal_ql, cql, dqn, edac, iql, mdpo, mdpo_off, ppo, rlpd, sac, sac_n, td3, td3_bc, trajectory_weighting, trpo},
+    claims as control_claims,
+    methods::{
+        a2pr, awac, bc, cal_ql, cql, dqn, edac, iql, mdpo, mdpo_off, ppo, rlpd, sac, sac_n, td3, td3_bc,
+        trajectory_weighting, trpo,
+    },
     settings as control_settings, train as control_train,
 };
 use polo_preference::{
@@ -91,7 +95,7 @@ pub const METHODS: &[Method] = &[
     control::<sac::Sac>(&sac::CARD),
     control::<td3::Td3>(&td3::CARD),
     control::<dqn::Dqn>(&dqn::CARD),
-    control::<mdpo::Mdpo>(&mdpo::CARD),
+    Method { reproduce: Some(control_claims::mdpo::reproduce), ..control::<mdpo::Mdpo>(&mdpo::CARD) },
     control::<mdpo_off::MdpoOff>(&mdpo_off::CARD),
     control::<trpo::Trpo>(&trpo::CARD),
     control::<bc::Bc>(&bc::CARD),
@@ -104,7 +108,11 @@ pub const METHODS: &[Method] = &[
     control::<sac_n::SacN>(&sac_n::CARD),
     control::<edac::Edac>(&edac::CARD),
     control::<rlpd::Rlpd>(&rlpd::CARD),
-    control::<trajectory_weighting::TrajectoryWeighting>(&trajectory_weighting::CARD),
+    Method { reproduce: Some(control_claims::a2pr::reproduce), ..control::<a2pr::A2pr>(&a2pr::CARD) },
+    Method {
+        reproduce: Some(control_claims::trajectory_weighting::reproduce),
+        ..control::<trajectory_weighting::TrajectoryWeighting>(&trajectory_weighting::CARD)
+    },
 ];
 
 /// A method of the offline-pairs regime.

@@ -234,8 +234,14 @@ fn they_find_what_was_best_in_the_log() {
 #[test]
 fn sac_n_beats_the_behaviour_that_made_its_data() {
     let data = pendulum::mixture(&[(Behaviour::Medium, 40)], 1).unwrap();
-    let method =
-        SacN { critics: 4, learning_rate: 2.0 * RATE, gamma: GAMMA, batch: 64, hidden: vec![32, 32], ..SacN::default() };
+    let method = SacN {
+        critics: 4,
+        learning_rate: 2.0 * RATE,
+        gamma: GAMMA,
+        batch: 64,
+        hidden: vec![32, 32],
+        ..SacN::default()
+    };
     let policy = pendulum::learn(&method, data, &pendulum::settings(Sampling::Uniform), 2500, 0).unwrap();
     // The behaviour itself scores 62.
     let score = pendulum::score(&policy, 20).unwrap();

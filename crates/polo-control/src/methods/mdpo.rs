@@ -21,9 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    actor_critic::{
-        self, Actor, Said, Slopes, ValueFit, clipping, explained_variance, standardise,
-    },
+    actor_critic::{self, Actor, Said, Slopes, ValueFit, clipping, explained_variance, standardise},
     network::{Adam, Network},
     normalise::Running,
     on_policy::{self, Acted, Plan, Rollout},
@@ -249,8 +247,7 @@ impl MdpoLearner {
         if settings.normalise_advantages {
             standardise(&mut advantages, false, 0.0);
         }
-        let taken =
-            Taken { actions: &rollout.actions, width: actor.width(), advantages: &advantages };
+        let taken = Taken { actions: &rollout.actions, width: actor.width(), advantages: &advantages };
         let mut tape = actor.network.forward(&rollout.observations);
         let old = actor.say(tape.outputs());
         let mut said = old.clone();
@@ -364,7 +361,10 @@ pub const CARD: MethodCard = MethodCard {
     metrics: &[
         ("charts/episodic_return", "mean undiscounted return of the episodes that ended in the rollout"),
         ("charts/step_size", "t_k"),
-        ("losses/kl", "mean KL(new || previous) after the m steps, nats; far above 0.1 the steps are too long"),
+        (
+            "losses/kl",
+            "mean KL(new || previous) after the m steps, nats; far above 0.1 the steps are too long",
+        ),
         ("losses/policy_loss", "minus the objective, before the last of the m steps"),
         ("losses/value_loss", "half the mean squared error of the last pass of the value"),
         ("losses/entropy", "mean entropy, nats; falls as the policy decides"),

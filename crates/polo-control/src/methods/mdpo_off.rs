@@ -408,7 +408,10 @@ pub const CARD: MethodCard = MethodCard {
         "entropy falls to -5 per component at once: raise method.lam, or scale rewards",
     ],
     variants: &[
-        ("SAC with a fixed temperature and Q_1 in the policy's loss", "method.c = 0.2, method.regularise = 0"),
+        (
+            "SAC with a fixed temperature and Q_1 in the policy's loss",
+            "method.c = 0.2, method.regularise = 0",
+        ),
         ("critics of the paper's code", "method.critic = \"value\""),
         ("Tsallis divergence", "method.tsallis = 1.5"),
         ("acting as in the paper's code", "method.sample = false"),
@@ -466,7 +469,11 @@ mod tests {
                 };
                 let expected = (at(4e-3) - at(-4e-3)) / 8e-3;
                 let error = (slopes[i] - expected).abs();
-                assert!(error < 1e-2 * (1.0 + expected.abs()), "{c} {lam} {tsallis} {i}: {} {expected}", slopes[i]);
+                assert!(
+                    error < 1e-2 * (1.0 + expected.abs()),
+                    "{c} {lam} {tsallis} {i}: {} {expected}",
+                    slopes[i]
+                );
             }
         }
     }
@@ -497,7 +504,8 @@ mod tests {
         for tsallis in [1.0, 1.5] {
             let n = 60_000;
             let (observation, output) = (noise(3, "observations"), noise(4, "outputs"));
-            let (observations, outputs, drawn) = (observation.repeat(n), output.repeat(n), noise(n * 2, "noise"));
+            let (observations, outputs, drawn) =
+                (observation.repeat(n), output.repeat(n), noise(n * 2, "noise"));
             let means = [true, false].map(|reparameterise| {
                 let settings = MdpoOff { c: 0.5, lam: 0.1, tsallis, reparameterise, ..MdpoOff::default() };
                 let own = learner(settings);

@@ -100,7 +100,10 @@ fn slopes_are_those_of_finite_differences() {
         let (_, slopes) = loss(&means, &stds);
         let near = |found: f32, at: &dyn Fn(f32) -> f32| {
             let expected = (at(step) - at(-step)) / (2.0 * step);
-            assert!((found - expected).abs() < 1e-2 * (1.0 + expected.abs()), "{settings:?}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < 1e-2 * (1.0 + expected.abs()),
+                "{settings:?}: {found} {expected}"
+            );
         };
         let shifted = |x: &[f32], i: usize, by: f32| {
             let mut moved = x.to_vec();
@@ -147,8 +150,7 @@ fn m_steps_of_the_learner_end_at_the_closed_form() {
         advantages: ARMS.map(|arm| ADVANTAGES[arm as usize]).to_vec(),
         ..Rollout::default()
     };
-    let settings =
-        Mdpo { m: 3000, normalise_advantages: false, max_grad_norm: 0.0, ..Mdpo::default() };
+    let settings = Mdpo { m: 3000, normalise_advantages: false, max_grad_norm: 0.0, ..Mdpo::default() };
     let adam = Adam { learning_rate: 1e-3, epsilon: 1e-5 };
     let [_, _, _, kl] = MdpoLearner::learn_policy(&mut actor, &settings, &rollout, 1.0, adam);
     let Said::Choices(said) = actor.say(actor.network.evaluate(&[0.0])) else { unreachable!("choices") };

@@ -11,6 +11,7 @@ use crate::{
     policy::{Head, Policy},
 };
 
+pub mod a2pr;
 pub mod awac;
 pub mod bc;
 pub mod cal_ql;
@@ -48,6 +49,7 @@ pub const METHODS: &[MethodCard] = &[
     cal_ql::CARD,
     iql::CARD,
     awac::CARD,
+    a2pr::CARD,
     sac_n::CARD,
     edac::CARD,
     rlpd::CARD,

@@ -217,6 +217,9 @@ pub const CARD: MethodCard = MethodCard {
     ],
     variants: &[
         ("diverse critics", "polo train edac"),
-        ("fine-tuned in an environment", "--env ID --set data.offline_steps=100000 --set training.steps=200000"),
+        (
+            "fine-tuned in an environment",
+            "--env ID --set data.offline_steps=100000 --set training.steps=200000",
+        ),
     ],
 };

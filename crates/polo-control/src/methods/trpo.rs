@@ -181,7 +181,8 @@ impl Trpo {
         let (actions, width, count) = (&rollout.actions, actor.width(), advantages.len());
         let tape = actor.network.forward(&rollout.observations);
         let old = actor.say(tape.outputs());
-        let mean = |of: &dyn Fn(usize) -> f32| (0..count).map(|row| f64::from(of(row))).sum::<f64>() / count as f64;
+        let mean =
+            |of: &dyn Fn(usize) -> f32| (0..count).map(|row| f64::from(of(row))).sum::<f64>() / count as f64;
         let surrogate = |said: &Said| {
             let log_ratio = |row| said.logp(row, actions, width) - old.logp(row, actions, width);
             mean(&|row| advantages[row] * log_ratio(row).exp())
@@ -317,7 +318,10 @@ pub const CARD: MethodCard = MethodCard {
         "explained_variance stays below 0: raise method.value_passes or method.value_rate",
     ],
     variants: &[
-        ("natural policy gradient, nothing checked but the first length", "method.line_search = 1, method.slack = 1e9"),
+        (
+            "natural policy gradient, nothing checked but the first length",
+            "method.line_search = 1, method.slack = 1e9",
+        ),
         ("larger regions", "method.max_kl = 0.05"),
     ],
 };
@@ -333,7 +337,8 @@ mod tests {
         for (id, parameter) in actor.network.parameters.iter_mut().enumerate() {
             let shape = parameter.value.dims();
             let noise = seeds.normal(shape[0] * shape[1], "weights", id as u64);
-            parameter.value = parameter.value.clone() + host::tensor(noise, shape, &polo_nn::Device::flex()) * 0.3;
+            parameter.value =
+                parameter.value.clone() + host::tensor(noise, shape, &polo_nn::Device::flex()) * 0.3;
         }
         let observations = seeds.normal(40 * 3, "observations", 0);
         let acted = actor.act(&observations, vec![0.0; 40], 0, &seeds);
@@ -427,8 +432,7 @@ mod tests {
         let advantages = arms.map(|arm| [0.65, 0.15, -0.35][arm as usize]).to_vec();
         let rollout =
             Rollout { observations: vec![0.0; 10], actions: arms.to_vec(), advantages, ..Rollout::default() };
-        let settings =
-            Trpo { max_kl: 1e-3, damping: 1e-6, normalise_advantages: false, ..Trpo::default() };
+        let settings = Trpo { max_kl: 1e-3, damping: 1e-6, normalise_advantages: false, ..Trpo::default() };
         let [_, kl, share, _] = settings.climb(&mut actor, &rollout);
         assert!(share == 1.0 && (kl / 1e-3 - 1.0).abs() < 0.05, "{share} {kl}");
         let after = actor.network.evaluate(&[0.0]);
