@@ -83,7 +83,7 @@ fn what_cannot_be_filmed_is_refused() {
     refused(&format!("{evaluate} --film nowhere/a.gif"), &["nowhere/a.gif"]);
     refused(
         "evaluate --model run/final --data x.jsonl --film a.gif",
-        &["--film", "cannot be used with '--data"],
+        &["--data", "cannot be used with", "--film"],
     );
     refused("evaluate --model run/final --film a.gif", &["--episodes"]);
 }
