@@ -141,6 +141,14 @@ fn a_state_of_another_environment_is_refused() {
     assert!(make("CartPole-v1").unwrap().restore(&pendulum.save()).is_err());
 }
 
+#[cfg(not(feature = "mujoco"))]
+#[test]
+fn robots_are_refused_without_mujoco() {
+    let problem = make("Hopper-v5").err().unwrap();
+    assert_eq!(problem.message(), "`Hopper-v5` is moved by MuJoCo, without which polo was built");
+    assert!(problem.hint_text().unwrap().starts_with("build with `--features mujoco`"));
+}
+
 #[test]
 fn unknown_names_are_met_with_the_nearest() {
     for (id, hint) in [

@@ -89,6 +89,14 @@ fn check<R: Robot>(id: &str, robot: R) {
 }
 
 #[test]
+fn a_state_of_another_body_is_refused() {
+    let mut ant = make("Ant-v5").unwrap();
+    ant.reset(None).unwrap();
+    let problem = make("Hopper-v5").unwrap().restore(&ant.save()).unwrap_err();
+    assert!(problem.message().ends_with("it is of another world"), "{problem}");
+}
+
+#[test]
 fn hopper_is_gymnasiums() {
     check("Hopper-v5", Hopper);
 }
