@@ -226,7 +226,7 @@ fn a_learner_comes_back_from_a_checkpoint() {
     off_policy::Learner::save(&own, &mut tensors);
     let mut back = learner(&settings, true);
     off_policy::Learner::load(&mut back, &mut tensors).unwrap();
-    let mut update = |learner: &mut CqlLearner| {
+    let update = |learner: &mut CqlLearner| {
         let metrics: Vec<_> = off_policy::Learner::update(learner, &batch, 1, &seeds)
             .iter()
             .map(|(name, value)| (name.to_owned(), value))
