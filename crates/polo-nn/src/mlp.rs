@@ -175,9 +175,8 @@ impl Mlp {
     /// The outputs of these members alone, `[members.len(), batch, outputs]`.
     pub fn evaluate_members(&self, parameters: &Parameters, x: &[f32], members: &[usize]) -> Vec<f32> {
         let (batch, values) = (x.len() / self.shape.inputs, Values::of(self, parameters));
-        let done = shares::map(members.to_vec(), |member| {
-            self.forward_unit(&values, x, member, 0, batch).output
-        });
+        let done =
+            shares::map(members.to_vec(), |member| self.forward_unit(&values, x, member, 0, batch).output);
         done.concat()
     }
 
