@@ -517,6 +517,18 @@ fn as_text(facts: &Facts<'_>) -> String {
         let [least, mean, most] = [range.least, range.mean, range.most].map(human::number);
         format!("{mean} on average, {least} to {most}")
     };
+    let Range { least, mean, most } = facts.lengths;
+    let length = match least == most {
+        true => count(least as usize),
+        false => {
+            format!(
+                "{} on average, {} to {}",
+                human::number(mean),
+                count(least as usize),
+                count(most as usize)
+            )
+        }
+    };
     let or_unknown = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
     let mut rows = vec![
         ("environment", or_unknown(&facts.about.environment)),
@@ -527,7 +539,7 @@ fn as_text(facts: &Facts<'_>) -> String {
         ("  to their end", count(facts.terminals)),
         ("  cut", count(facts.time_outs)),
         ("transitions", count(facts.transitions)),
-        ("length", range(facts.lengths)),
+        ("length", length),
         ("return", range(facts.returns)),
         ("sqrt(RPSV)", human::number(facts.upside)),
     ];
@@ -549,12 +561,14 @@ fn described(space: &Space) -> String {
             let mut bounds: Vec<String> =
                 low.iter().zip(high).map(|(low, high)| format!("[{low}, {high}]")).collect();
             let size = bounds.len();
-            bounds.dedup();
-            bounds.truncate(7);
-            if bounds.len() == 7 {
-                bounds[6] = "...".into();
+            if bounds.iter().all(|bound| *bound == bounds[0]) {
+                bounds.truncate(1);
             }
-            format!("{size} number{} in {}", if size == 1 { "" } else { "s" }, bounds.join(" "))
+            if bounds.len() > 8 {
+                bounds.truncate(7);
+                bounds.push("...".into());
+            }
+            format!("{size} number{} in {}", if size == 1 { "" } else { "s" }, bounds.join(", "))
         }
     }
 }
