@@ -244,7 +244,7 @@ fn a_plan_tells_what_a_run_would_do() {
 #[test]
 fn a_claim_is_re_tested_in_seconds_where_there_is_one() {
     let folder = TempDir::new().unwrap();
-    for method in ["srpo", "rdpo", "rpo", "vpo", "brain"] {
+    for method in ["srpo", "rdpo", "rpo", "vpo", "brain", "mdpo", "a2pr", "trajectory-weighting"] {
         let text = done(polo(folder.path(), &["reproduce", method, "--quick"]).output().unwrap());
         assert!(text.contains("Verdict: "), "{text}");
     }
