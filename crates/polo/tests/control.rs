@@ -60,6 +60,25 @@ fn methods_learn_and_their_policies_are_evaluated() {
             -800.0,
         ),
         ("ppo", "Pendulum-v1", "--set training.steps=2048 --set method.rollout=512", -2000.0),
+        (
+            "mdpo",
+            "CartPole-v1",
+            "--set training.steps=40960 --set method.rollout=1024 --set method.learning_rate=1e-3 --set method.value_rate=1e-3",
+            150.0,
+        ),
+        ("mdpo", "Pendulum-v1", "--set training.steps=2048 --set method.rollout=512", -2000.0),
+        (
+            "trpo",
+            "CartPole-v1",
+            "--set training.steps=40960 --set method.rollout=1024 --set method.value_rate=1e-3",
+            150.0,
+        ),
+        (
+            "mdpo-off",
+            "Pendulum-v1",
+            "--set training.steps=4000 --set method.random_steps=300 --set method.batch=64 --set method.hidden=[32,32] --set method.policy_rate=3e-3 --set method.critic_rate=3e-3 --set method.c=0.5 --set method.m=50",
+            -700.0,
+        ),
     ] {
         let run = format!("{method}-{environment}");
         let line = format!(
@@ -87,6 +106,21 @@ fn runs_that_were_stopped_go_on_as_if_they_never_were() {
             "sac",
             "Pendulum-v1",
             "--set training.steps=1500 --set training.checkpoint_every=50 --set method.random_steps=100 --set method.batch=32 --set method.hidden=[16,16] --set method.buffer=300",
+        ),
+        (
+            "mdpo",
+            "CartPole-v1",
+            "--set training.steps=40000 --set training.checkpoint_every=512 --set method.rollout=256",
+        ),
+        (
+            "trpo",
+            "Pendulum-v1",
+            "--set training.steps=20000 --set training.checkpoint_every=256 --set method.rollout=128 --set method.copies=2",
+        ),
+        (
+            "mdpo-off",
+            "Pendulum-v1",
+            "--set training.steps=1500 --set training.checkpoint_every=50 --set method.random_steps=100 --set method.batch=32 --set method.hidden=[16,16] --set method.buffer=300 --set method.m=30",
         ),
         // Checkpoints just before a line of the log, which tells of an episode that ended before them.
         (

@@ -356,11 +356,17 @@ pub fn reproduce(folder: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&st
     }
     for (at, m) in INNER.into_iter().enumerate() {
         let apart = worst(&|table| table.apart[at]).mean;
-        add(format!("tables, the worst of all: total variation of {m} gradient steps"), format!("{apart:.1e}"));
+        add(
+            format!("tables, the worst of all: total variation of {m} gradient steps"),
+            format!("{apart:.1e}"),
+        );
     }
     for (at, t) in SIZES.into_iter().enumerate() {
         let gap = worst(&|table| table.gaps[at]).mean;
-        add(format!("tables, the worst of all: gap after {EXACT} exact steps of size {t}"), format!("{gap:.1e}"));
+        add(
+            format!("tables, the worst of all: gap after {EXACT} exact steps of size {t}"),
+            format!("{gap:.1e}"),
+        );
     }
     Ok(ClaimResult {
         slug: "mdpo".into(),
