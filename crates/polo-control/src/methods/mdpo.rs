@@ -12,6 +12,16 @@
 //! the policy gradient, since the divergence has none where the policies are equal. With tables the maximum is
 //! pi_{k+1} in proportion to pi_k exp(t_k A), which [`crate::claims::mdpo_table`] checks. A is the advantage by GAE,
 //! standardised over the rollout; values are fitted apart, by minibatches.
+//!
+//! With a Tsallis q' the divergence is that which belongs to the mean of log_q pi with q = 2 - q', estimated on the
+//! actions taken, each term of which is 0 and flat where the policies are equal:
+//!
+//! ```text
+//! D = mean rho (log_q pi - q' log_q pi_k - 1) + pi_k^(q'-1),   log_q x = (x^(1-q) - 1) / (1 - q)
+//! ```
+//!
+//! The paper's code has mean log_q pi - log_q pi_k there, which is not flat: it pushes all that was done away, the more the
+//! smaller t is, and on CartPole learnt nothing.
 
 use polo_nn::{files::Tensors, shares};
 use polo_run::{Problem, Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
@@ -203,8 +213,11 @@ impl Mdpo {
             let q = self.tsallis as f32;
             for (row, dlogp) in dlogps.iter_mut().enumerate() {
                 let (own, before) = (logp(row), old.logp(row, actions, width));
-                loss += (log_q(own, q) - log_q(before, q)) / (t * n);
-                *dlogp += ((q - 1.0) * own).exp() / (t * n);
+                let [power, old_power] = [own, before].map(|logp| ((q - 1.0) * logp).exp());
+                let ratio = (own - before).exp();
+                let inner = ratio * (log_q(own, q) - q * log_q(before, q) - 1.0);
+                loss += (inner + old_power) / (t * n);
+                *dlogp += (inner + ratio * power) / (t * n);
             }
             return (loss, said.push_back(actions, width, &dlogps, &no_entropy));
         }

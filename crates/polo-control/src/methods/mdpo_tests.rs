@@ -8,6 +8,8 @@ use super::*;
 /// values 1, 0.5 and 0.
 const ARMS: [f32; 10] = [0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0];
 const ADVANTAGES: [f32; 3] = [0.65, 0.15, -0.35];
+/// The exact step of size 1.
+const SOLUTION: [f32; 3] = [0.353_420_01, 0.321_540_1, 0.325_039_9];
 
 /// The same logits in all ten rows.
 fn arms(logits: [f32; 3]) -> Said {
@@ -42,13 +44,13 @@ fn solved(settings: &Mdpo, t: f32) -> ([f32; 3], f32) {
 #[test]
 fn the_objective_has_the_closed_form_as_its_maximum() {
     let (policy, value) = solved(&Mdpo::default(), 1.0);
-    for (found, expected) in policy.iter().zip([0.353_420_01, 0.321_540_11, 0.325_039_89]) {
+    for (found, expected) in policy.iter().zip(SOLUTION) {
         assert!((found - expected).abs() < 1e-5, "{policy:?}");
     }
     assert!((value - 0.080_660_194).abs() < 1e-6, "{value}");
     // A projection of that solution is that solution.
     let (policy, _) = solved(&Mdpo { update: Update::ClosedForm, ..Mdpo::default() }, 1.0);
-    for (found, expected) in policy.iter().zip([0.353_420_01, 0.321_540_11, 0.325_039_89]) {
+    for (found, expected) in policy.iter().zip(SOLUTION) {
         assert!((found - expected).abs() < 1e-5, "{policy:?}");
     }
 }
@@ -56,11 +58,16 @@ fn the_objective_has_the_closed_form_as_its_maximum() {
 #[test]
 fn the_first_step_is_the_policy_gradient_whatever_the_step_size() {
     let start = [0.2f32.ln(), 0.3f32.ln(), 0.5f32.ln()];
-    for direction in [Direction::Reverse, Direction::Forward] {
+    let variants = [
+        Mdpo::default(),
+        Mdpo { direction: Direction::Forward, ..Mdpo::default() },
+        Mdpo { tsallis: 1.5, ..Mdpo::default() },
+    ];
+    for settings in &variants {
         for t in [1e-2, 1.0, 100.0] {
-            let (_, slopes) = of_arms(&Mdpo { direction, ..Mdpo::default() }, start, t);
+            let (_, slopes) = of_arms(settings, start, t);
             for (found, expected) in slopes.iter().zip([0.13, 0.045, -0.175]) {
-                assert!((found + expected).abs() < 1e-5, "{t}: {slopes:?}");
+                assert!((found + expected).abs() < 2e-5, "{t}: {slopes:?}");
             }
         }
     }
@@ -119,6 +126,19 @@ fn slopes_are_those_of_finite_differences() {
     }
 }
 
+/// With q' = 2 the divergence is the squared distance of the probabilities, and the maximum a projection of pi_k + t A / 2.
+#[test]
+fn tsallis_with_two_is_euclidean() {
+    let (policy, value) = solved(&Mdpo { tsallis: 2.0, ..Mdpo::default() }, 0.3);
+    // pi_k + t A / 2, brought to the sum of 1 by taking off the mean of A.
+    let expected = [0.2 + 0.15 * 0.5, 0.3, 0.5 - 0.15 * 0.5];
+    for (found, expected) in policy.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-4, "{policy:?}");
+    }
+    let gain: f32 = expected.iter().zip(ADVANTAGES).map(|(p, a)| p * a).sum();
+    assert!((value - (gain - 2.0 * 0.075f32.powi(2) / 0.3)).abs() < 1e-4, "{value}");
+}
+
 #[test]
 fn logarithms_of_tsallis() {
     assert!((log_q(2f32.ln(), 1.5) - 0.828_427_12).abs() < 1e-6);
@@ -154,11 +174,10 @@ fn m_steps_of_the_learner_end_at_the_closed_form() {
     let adam = Adam { learning_rate: 1e-3, epsilon: 1e-5 };
     let [_, _, _, kl] = MdpoLearner::learn_policy(&mut actor, &settings, &rollout, 1.0, adam);
     let Said::Choices(said) = actor.say(actor.network.evaluate(&[0.0])) else { unreachable!("choices") };
-    let expected = [0.353_420_01f32, 0.321_540_11, 0.325_039_89];
-    for (found, expected) in said.row(0).iter().zip(expected) {
+    for (found, expected) in said.row(0).iter().zip(SOLUTION) {
         assert!((found.exp() - expected).abs() < 1e-3, "{said:?}");
     }
     let divergence: f32 =
-        expected.iter().zip([0.2, 0.3, 0.5]).map(|(p, q): (&f32, f32)| p * (p / q).ln()).sum();
+        SOLUTION.iter().zip([0.2, 0.3, 0.5]).map(|(p, q): (&f32, f32)| p * (p / q).ln()).sum();
     assert!((kl - divergence).abs() < 1e-3, "{kl} {divergence}");
 }
