@@ -55,8 +55,8 @@ pub struct Outcome {
 
 /// The loop that carries a method.
 enum Trainer {
-    On(on_policy::Trainer),
-    Off(off_policy::Trainer),
+    On(Box<on_policy::Trainer>),
+    Off(Box<off_policy::Trainer>),
 }
 
 impl Trainer {
@@ -100,7 +100,7 @@ impl Trainer {
         let trainer = match method.learner(&observations, &actions, &seeds)? {
             Learner::OffPolicy(learner) => {
                 let (seed, steps) = (training.seed, training.steps);
-                Trainer::Off(off_policy::Trainer::new(learner, world, prior, seed, steps)?)
+                Trainer::Off(Box::new(off_policy::Trainer::new(learner, world, prior, seed, steps)?))
             }
             Learner::OnPolicy(_) if prior.is_some() => {
                 return Err(Problem::usage(
@@ -111,7 +111,12 @@ impl Trainer {
             }
             Learner::OnPolicy(learner) => {
                 let copies = VectorEnvironment::make(&id, learner.plan().copies, Autoreset::SameStep)?;
-                Trainer::On(on_policy::Trainer::new(learner, copies, training.seed, training.steps)?)
+                Trainer::On(Box::new(on_policy::Trainer::new(
+                    learner,
+                    copies,
+                    training.seed,
+                    training.steps,
+                )?))
             }
         };
         Ok((trainer, id))

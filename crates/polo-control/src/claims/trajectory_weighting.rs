@@ -27,9 +27,19 @@ use crate::methods::{
 const SAMPLINGS: [(&str, Sampling); 3] =
     [("uniform", Sampling::Uniform), ("RW", Sampling::Return), ("AW", Sampling::Advantage)];
 /// Random and good episodes of the mixture.
-const MIXED: [(Behaviour, u64); 2] = [(Behaviour::Random, 95), (Behaviour::ExpertNoisy, 5)];
+static MIXED: [(Behaviour, u64); 2] = [(Behaviour::Random, 95), (Behaviour::ExpertNoisy, 5)];
 /// Episodes where nothing is to be gained.
-const GOOD: [(Behaviour, u64); 1] = [(Behaviour::ExpertNoisy, 100)];
+static GOOD: [(Behaviour, u64); 1] = [(Behaviour::ExpertNoisy, 100)];
+
+/// What is learnt from what.
+struct Task {
+    data: &'static str,
+    parts: &'static [(Behaviour, u64)],
+    learner: &'static str,
+    method: Box<dyn Control>,
+    name: &'static str,
+    sampling: Sampling,
+}
 
 /// Which data, which learner, which sampling; and the scores by seed.
 struct Row {
@@ -56,19 +66,24 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     let (updates, episodes) = if quick { (60, 4) } else { (10_000, 100) };
     let (cloning, constrained) = ("BC", "TD3+BC, alpha 2.5");
     let all: Vec<u64> = (0..seeds).collect();
-    let mut plan: Vec<(&str, &[_], &str, Box<dyn Control>, &str, Sampling)> = Vec::new();
-    for (name, sampling) in SAMPLINGS {
-        plan.push(("95 random + 5 good", &MIXED, cloning, bc(), name, sampling));
-        plan.push(("95 random + 5 good", &MIXED, constrained, td3_bc(2.5), name, sampling));
+    let mixed = |learner, method, (name, sampling)| Task {
+        data: "95 random + 5 good",
+        parts: &MIXED,
+        learner,
+        method,
+        name,
+        sampling,
+    };
+    let mut plan = Vec::new();
+    for by in SAMPLINGS {
+        plan.extend([mixed(cloning, bc(), by), mixed(constrained, td3_bc(2.5), by)]);
     }
-    let free =
-        ("95 random + 5 good", &MIXED[..], "TD3 (alpha 1e4)", td3_bc(1e4), "uniform", Sampling::Uniform);
-    plan.push(free);
-    for (name, sampling) in [SAMPLINGS[0], SAMPLINGS[2]] {
-        plan.push(("100 good", &GOOD, constrained, td3_bc(2.5), name, sampling));
+    plan.push(mixed("TD3 (alpha 1e4)", td3_bc(1e4), SAMPLINGS[0]));
+    for by in [SAMPLINGS[0], SAMPLINGS[2]] {
+        plan.push(Task { data: "100 good", parts: &GOOD, ..mixed(constrained, td3_bc(2.5), by) });
     }
     let mut rows = Vec::new();
-    for (data, parts, learner, method, name, sampling) in plan {
+    for Task { data, parts, learner, method, name, sampling } in plan {
         say(&format!("{data}: {learner}, {name}"));
         let one = |&seed: &u64| {
             let settings = pendulum::settings(sampling);

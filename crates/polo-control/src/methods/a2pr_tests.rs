@@ -134,7 +134,7 @@ fn nothing_good_nothing_imitated() {
     assert_eq!(found.get("losses/imitation"), Some(0.0));
     assert_eq!(found.get("policy/imitated_none"), Some(1.0));
     let low = vec![-1e6; 8];
-    let found = learner.learn_policy(&batch, &vec![1e6; 8], &low, vec![0.0; 32]);
+    let found = learner.learn_policy(&batch, &[1e6; 8], &low, vec![0.0; 32]);
     assert_eq!(found.get("policy/imitated_none"), Some(0.0));
     assert!(found.get("policy/advantage_gain").unwrap() >= 0.0);
 }

@@ -237,7 +237,11 @@ fn instead<T: hdf5_metno::H5Type>(file: &File, name: &str, values: &[T]) -> Resu
 
 #[test]
 fn files_of_another_kind_or_with_bad_numbers_are_refused() {
-    refused(|file| file.unlink("rewards"), "`rewards` is missing; there are: `observations`", "another kind");
+    refused(
+        |file| file.unlink("rewards"),
+        "`rewards` is missing; what there is: `observations`",
+        "another kind",
+    );
     refused(|file| file.unlink("terminals"), "`terminals` is missing", "rules");
     refused(
         |file| instead(file, "actions", &[0.0f32; 6]),

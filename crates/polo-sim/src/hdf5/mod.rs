@@ -10,6 +10,7 @@ use std::path::Path;
 
 use hdf5_metno::{
     Error, Extent, File, Group, H5Type, MinorErrorCode,
+    filters::Filter,
     types::{TypeDescriptor, VarLenUnicode},
 };
 use polo_run::{Kind, Problem, Result, folder::replace};
@@ -49,11 +50,8 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn damaged(what: &str, error: &Error) -> Problem {
-    let hint = match error.contains_minor(MinorErrorCode::NoFilter) {
-        true => "it is compressed in a way that this build does not know; write it again with gzip",
-        false => "the file is damaged, or another program is writing it; fetch or write it again",
-    };
-    Problem::input(format!("{what} cannot be read: {error}")).hint(hint)
+    Problem::input(format!("{what} cannot be read: {error}"))
+        .hint("the file is damaged, or another program is writing it; fetch or write it again")
 }
 
 /// A subgroup.
@@ -75,9 +73,10 @@ fn column(group: &Group, place: &str, name: &str) -> Result<Column> {
     // Every part of the path, since HDF5 looks up the last one only.
     let parts = name.match_indices('/').map(|(end, _)| &name[..end]).chain([name]);
     if let Some(missing) = parts.into_iter().find(|part| !group.link_exists(part)) {
-        let present = group.member_names().unwrap_or_default();
-        let present: Vec<String> = present.iter().take(12).map(|name| format!("`{name}`")).collect();
-        return Err(wrong(format!("`{place}{missing}` is missing; there are: {}", present.join(", "))));
+        let present = group.member_names().map_err(fail)?;
+        let listed: Vec<String> = present.iter().take(12).map(|name| format!("`{name}`")).collect();
+        let there = if listed.is_empty() { "nothing".into() } else { listed.join(", ") };
+        return Err(wrong(format!("`{place}{missing}` is missing; what there is: {there}")));
     }
     let dataset = match group.dataset(name) {
         Ok(dataset) => dataset,
@@ -86,13 +85,19 @@ fn column(group: &Group, place: &str, name: &str) -> Result<Column> {
         }
         Err(error) => return Err(fail(error)),
     };
-    let kind = dataset.dtype().and_then(|kind| kind.to_descriptor());
-    let whole = match kind {
+    let whole = match dataset.dtype().and_then(|kind| kind.to_descriptor()) {
         Ok(TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_)) => true,
         Ok(TypeDescriptor::Float(_) | TypeDescriptor::Boolean) => false,
         Ok(other) => return Err(wrong(format!("`{label}` holds {other} and not numbers"))),
-        Err(_) => return Err(wrong(format!("`{label}` does not hold numbers"))),
+        // Half precision among others, which HDF5 itself can convert, or says that it cannot.
+        Err(_) => false,
     };
+    if !dataset.filters().iter().all(Filter::is_available) {
+        return Err(Problem::input(format!(
+            "`{label}` is compressed in a way that this build does not know"
+        ))
+        .hint("write the file again with gzip"));
+    }
     let shape = dataset.shape();
     let Some((&rows, each)) = shape.split_first() else {
         return Err(wrong(format!("`{label}` is a single number, and must have a row for each step")));
