@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use polo_control::{
     claims as control_claims,
     methods::{
-        a2pr, awac, bc, cal_ql, cql, dqn, edac, iql, mdpo, mdpo_off, ppo, rlpd, sac, sac_n, td3, td3_bc,
-        trajectory_weighting, trpo,
+        a2pr, awac, bc, cal_ql, cql, dqn, edac, iql, mdpo, mdpo_off, percent_bc, ppo, rlpd, sac, sac_n, td3,
+        td3_bc, trajectory_weighting, trpo,
     },
     settings as control_settings, train as control_train,
 };
@@ -99,7 +99,7 @@ pub const METHODS: &[Method] = &[
     control::<mdpo_off::MdpoOff>(&mdpo_off::CARD),
     control::<trpo::Trpo>(&trpo::CARD),
     control::<bc::Bc>(&bc::CARD),
-    control::<bc::PercentBc>(&bc::PERCENT),
+    control::<percent_bc::PercentBc>(&percent_bc::CARD),
     control::<td3_bc::Td3Bc>(&td3_bc::CARD),
     control::<cql::Cql>(&cql::CARD),
     control::<cal_ql::CalQl>(&cal_ql::CARD),

@@ -1,11 +1,9 @@
-//! BC: behaviour cloning, and percent BC, which clones the best episodes alone.
+//! BC: behaviour cloning.
 //!
 //! ```text
 //! numbers: L = mean over rows and dimensions of (mu(s) - a)²,   mu(s) = centre + scale tanh(u)
 //! choices: L = -mean log pi(a|s)
 //! ```
-//!
-//! Percent BC is the same on data of which only the best episodes by return are drawn.
 
 use polo_nn::{
     distributions::{Bounds, Categorical},
@@ -16,7 +14,7 @@ use polo_sim::{Action, Space, replay::Batch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Learner, Source, td3_bc::imitation, trajectory_weighting::Sampling};
+use super::{Control, Learner, Source, td3_bc::imitation};
 use crate::{
     data::Wishes,
     deterministic::shape,
@@ -150,36 +148,6 @@ impl off_policy::Learner for BcLearner {
     }
 }
 
-/// Settings of `polo train percent-bc`: those of [`Bc`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct PercentBc(Bc);
-
-impl Settings for PercentBc {
-    fn check(&self) -> Result<()> {
-        self.0.check()
-    }
-}
-
-impl MethodSettings for PercentBc {
-    const SLUG: &'static str = PERCENT.slug;
-    const SAMPLING: Sampling = Sampling::Top;
-}
-
-impl Control for PercentBc {
-    fn source(&self) -> Source {
-        self.0.source()
-    }
-
-    fn wishes(&self) -> Wishes {
-        self.0.wishes()
-    }
-
-    fn learner(&self, observations: &Space, actions: &Space, seeds: &Seeds) -> Result<Learner> {
-        self.0.learner(observations, actions, seeds)
-    }
-}
-
 /// What a newcomer must know.
 pub const CARD: MethodCard = MethodCard {
     slug: "bc",
@@ -200,23 +168,6 @@ pub const CARD: MethodCard = MethodCard {
         ("the best tenth of the episodes", "polo train percent-bc"),
         ("weighted", "data.sampling = \"return\""),
     ],
-};
-
-/// What a newcomer must know of percent BC.
-pub const PERCENT: MethodCard = MethodCard {
-    slug: "percent-bc",
-    title: "Behaviour cloning of the best episodes",
-    summary: "do what the best episodes of the data do",
-    claim: "cloning the best tenth is a strong baseline where data is mixed; here a baseline",
-    equation: "L of bc, on the share data.top of the episodes with the highest return",
-    paper: "Chen et al.: Decision Transformer (the baseline `%BC`)",
-    arxiv: "2106.01345",
-    year: 2021,
-    reach_for: "data of mixed quality with some good episodes",
-    avoid_when: "no episode is good as a whole: td3-bc or iql put good parts together",
-    failure_signs: &["it falls behind bc: too few episodes are kept; raise data.top"],
-    variants: &[("the best quarter", "data.top = 0.25")],
-    ..CARD
 };
 
 #[cfg(test)]

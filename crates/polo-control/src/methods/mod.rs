@@ -21,6 +21,7 @@ pub mod edac;
 pub mod iql;
 pub mod mdpo;
 pub mod mdpo_off;
+pub mod percent_bc;
 pub mod ppo;
 pub mod rlpd;
 pub mod sac;
@@ -43,7 +44,7 @@ pub const METHODS: &[MethodCard] = &[
     mdpo_off::CARD,
     trpo::CARD,
     bc::CARD,
-    bc::PERCENT,
+    percent_bc::CARD,
     td3_bc::CARD,
     cql::CARD,
     cal_ql::CARD,

@@ -74,9 +74,12 @@ fn column(group: &Group, place: &str, name: &str) -> Result<Column> {
     let parts = name.match_indices('/').map(|(end, _)| &name[..end]).chain([name]);
     if let Some(missing) = parts.into_iter().find(|part| !group.link_exists(part)) {
         let present = group.member_names().map_err(fail)?;
-        let listed: Vec<String> = present.iter().take(12).map(|name| format!("`{name}`")).collect();
-        let there = if listed.is_empty() { "nothing".into() } else { listed.join(", ") };
-        return Err(wrong(format!("`{place}{missing}` is missing; what there is: {there}")));
+        // A link that is listed and cannot be followed is damaged, as opening it will say.
+        if !present.iter().any(|name| name == missing) {
+            let listed: Vec<String> = present.iter().take(12).map(|name| format!("`{name}`")).collect();
+            let there = if listed.is_empty() { "nothing".into() } else { listed.join(", ") };
+            return Err(wrong(format!("`{place}{missing}` is missing; what there is: {there}")));
+        }
     }
     let dataset = match group.dataset(name) {
         Ok(dataset) => dataset,
