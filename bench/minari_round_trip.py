@@ -74,6 +74,7 @@ def written_by_polo(minari, polo, root, folder):
         dataset = minari.load_dataset(name)
         assert name in minari.list_local_datasets() and dataset.id == name
         episodes = list(dataset.iterate_episodes())
+        assert repr(episodes[0]).startswith("EpisodeData(")
         assert [episode.id for episode in episodes] == list(range(12)) and len(dataset) == 12
         expected = load_file(own)
         assert dataset.total_steps == len(expected["rewards"])

@@ -220,6 +220,8 @@ fn put_episode(group: &Group, data: &Dataset, number: usize, rows: Range<usize>)
     cut[last] = !over[last];
     put(group, "terminations", None, &over)?;
     put(group, "truncations", None, &cut)?;
+    // Minari can print an episode only if it has some.
+    group.create_group("infos")?;
 
     let count = rewards.len() as f64;
     let earned = || rewards.iter().map(|&reward| f64::from(reward));
