@@ -11,7 +11,7 @@ use polo_sim::{Space, replay::Batch};
 
 use crate::{
     methods::{numbers_in_and_out, policy_of},
-    network::{Adam, Network, beside, last_columns, least, regress},
+    network::{Adam, Network, aims, beside, last_columns, least, regress},
     policy::{Head, Policy},
 };
 
@@ -131,9 +131,7 @@ impl Deterministic {
     pub fn aims(&self, batch: &Batch, next: &[f32], gamma: f64, current: bool) -> Vec<f32> {
         let critic = if current { &self.critic } else { &self.target_critic };
         let (lesser, _) = least(&critic.evaluate(&self.pairs(&batch.next_observations, next)), batch.len());
-        let value =
-            |row: usize| batch.rewards[row] + gamma as f32 * (1.0 - batch.terminated[row]) * lesser[row];
-        (0..batch.len()).map(value).collect()
+        aims(batch, &lesser, gamma)
     }
 
     /// One step of both critics towards `aims`.

@@ -34,12 +34,6 @@ pub fn weights(advantages: &[f32], beta: f64) -> Vec<f32> {
     advantages.iter().map(|advantage| (beta as f32 * advantage).exp().min(MOST)).collect()
 }
 
-/// r + gamma (1 - terminated) v, `v` the value of what followed each row.
-pub fn aims(batch: &Batch, next: &[f32], gamma: f64) -> Vec<f32> {
-    let value = |row: usize| batch.rewards[row] + gamma as f32 * (1.0 - batch.terminated[row]) * next[row];
-    (0..batch.len()).map(value).collect()
-}
-
 /// The policy.
 #[derive(Clone, Debug)]
 pub struct FreeGaussian {

@@ -10,6 +10,7 @@ use polo_nn::{
     optimiser::{self, AdamW, Moments},
 };
 use polo_run::{Problem, Result, metrics::Metrics, seed::Seeds};
+use polo_sim::replay::Batch;
 
 /// Settings of one Adam step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -278,6 +279,12 @@ pub fn squared(values: &[f32], aims: &[f32]) -> (Vec<f32>, Metrics) {
     (slopes, metrics.into_iter().collect())
 }
 
+/// r + gamma (1 - terminated) v, `next` being v, the value of what followed each row.
+pub fn aims(batch: &Batch, next: &[f32], gamma: f64) -> Vec<f32> {
+    let value = |row: usize| batch.rewards[row] + gamma as f32 * (1.0 - batch.terminated[row]) * next[row];
+    (0..batch.len()).map(value).collect()
+}
+
 /// Rows of two matrices side by side, `[rows, a + b]`.
 pub fn beside(one: &[f32], a: usize, other: &[f32], b: usize) -> Vec<f32> {
     let rows = one.chunks_exact(a).zip(other.chunks_exact(b));
@@ -306,6 +313,12 @@ mod tests {
     use polo_nn::mlp::{Activation, Init};
 
     use super::*;
+
+    #[test]
+    fn nothing_is_added_to_the_last_reward_of_a_task() {
+        let batch = Batch { rewards: vec![1.0, -2.0], terminated: vec![0.0, 1.0], ..Batch::default() };
+        assert_eq!(aims(&batch, &[10.0, 10.0], 0.5), [6.0, -2.0]);
+    }
 
     #[test]
     fn columns_and_minima() {

@@ -18,7 +18,7 @@ use polo_sim::{Action, Space, replay::Batch};
 use crate::{
     deterministic::mean,
     methods::{numbers_in_and_out, policy_of},
-    network::{Adam, Network, Scalar, beside, last_columns, least},
+    network::{Adam, Network, Scalar, aims, beside, last_columns, least},
     policy::{Head, Policy},
     squashed,
 };
@@ -163,12 +163,9 @@ impl Soft {
             Some(members) => self.target.mlp.evaluate_members(&self.target.parameters, &x, members),
         };
         let (lesser, _) = least(&values, batch.len());
-        let gamma = gamma as f32;
-        let aim = |row: usize| {
-            batch.rewards[row]
-                + gamma * (1.0 - batch.terminated[row]) * (lesser[row] - alpha * next.logps[row])
-        };
-        (0..batch.len()).map(aim).collect()
+        let worth: Vec<f32> =
+            lesser.iter().zip(&next.logps).map(|(value, logp)| value - alpha * logp).collect();
+        aims(batch, &worth, gamma)
     }
 
     /// One step of the policy down L_pi. Says its loss and entropy, and the mean log-prob of what it drew.

@@ -2,28 +2,12 @@
 //! were, and what cannot be is refused.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+mod common;
 
+use std::{fs, path::Path};
+
+use common::{done, goes_on_as_if_never_killed, polo, refused};
 use tempfile::TempDir;
-
-fn polo(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
-    command.current_dir(folder).args(line.split(' ')).env_clear();
-    command
-}
-
-#[track_caller]
-fn done(folder: &Path, line: &str) -> String {
-    let out = polo(folder, line).output().unwrap();
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
 
 /// Mean return of a run's policy over 20 episodes.
 fn evaluated(folder: &Path, run: &str) -> f64 {
@@ -129,31 +113,8 @@ fn runs_that_were_stopped_go_on_as_if_they_never_were() {
             "--set training.steps=6000 --set training.checkpoint_every=499 --set method.random_steps=200 --set method.batch=32 --set method.hidden=[16,16] --set method.buffer=500",
         ),
     ] {
-        let name = |run: &str| format!("{method}-{environment}-{run}");
-        let line = |run: &str| {
-            let out = name(run);
-            format!(
-                "train {method} --env {environment} --out {out} {settings} --set training.log_every=100 --resume auto"
-            )
-        };
-        done(folder, &line("whole"));
-        let mut child =
-            polo(folder, &line("part")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let checkpoints = folder.join(name("part")).join("checkpoints");
-        while fs::read_dir(&checkpoints).map_or(0, |entries| {
-            entries.flatten().filter(|entry| entry.path().join("manifest.json").exists()).count()
-        }) < 2
-        {
-            assert_eq!(child.try_wait().unwrap(), None, "{method} {environment}: the run ended too early");
-            thread::sleep(Duration::from_millis(1));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        done(folder, &line("part"));
-        for file in ["metrics.jsonl", "final/policy.safetensors", "final/policy.json"] {
-            let read = |run: &str| fs::read(folder.join(name(run)).join(file)).unwrap();
-            assert!(read("whole") == read("part"), "{method} {environment}: {file} differs");
-        }
+        let line = format!("train {method} --env {environment} {settings}");
+        goes_on_as_if_never_killed(folder, &format!("{method}-{environment}"), &line);
     }
 }
 
@@ -161,15 +122,7 @@ fn runs_that_were_stopped_go_on_as_if_they_never_were() {
 fn what_cannot_be_is_refused() {
     let folder = TempDir::new().unwrap();
     let folder = folder.path();
-    let refused = |line: &str, message: &str, hint: &str| {
-        let out = polo(folder, line).output().unwrap();
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(!out.status.success(), "{line}");
-        assert!(
-            said.contains(message) && said.contains(hint) && !said.contains("panicked"),
-            "{line}: {said}"
-        );
-    };
+    let refused = |line: &str, message: &str, hint: &str| refused(folder, line, message, hint);
     refused("train ppo", "no environment is given", "--env ID");
     refused("train ppo --env CartPole", "no environment `CartPole`", "CartPole-v1");
     refused("train sac --env CartPole-v1", "takes numbers", "dqn and ppo");

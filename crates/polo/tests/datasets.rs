@@ -2,32 +2,14 @@
 //! cannot be is refused before the work.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::Path, process::Command};
+mod common;
 
+use std::{fs, path::Path};
+
+use common::{done, refused};
 use polo_sim::dataset::Dataset;
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn polo(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
-    command.current_dir(folder).args(line.split(' ')).env_clear();
-    command
-}
-
-#[track_caller]
-fn done(folder: &Path, line: &str) -> String {
-    let out = polo(folder, line).output().unwrap();
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-#[track_caller]
-fn refused(folder: &Path, line: &str, message: &str, hint: &str) {
-    let out = polo(folder, line).output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(!out.status.success(), "{line}");
-    assert!(said.contains(message) && said.contains(hint) && !said.contains("panicked"), "{line}: {said}");
-}
 
 fn told(folder: &Path, path: &str) -> Value {
     serde_json::from_str(&done(folder, &format!("data info {path} --json"))).unwrap()

@@ -1,21 +1,13 @@
 //! Films of policies through the real binary: what is written is what was asked for, and what cannot be filmed is refused.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, fs, io::BufReader, path::Path, process::Output};
+mod common;
+
+use std::{collections::BTreeSet, fs, io::BufReader};
+
+use common::{done, polo};
 
 use tempfile::TempDir;
-
-fn polo(folder: &Path, line: &str) -> Output {
-    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("polo"));
-    command.current_dir(folder).args(line.split(' ')).env_clear().output().unwrap()
-}
-
-#[track_caller]
-fn done(folder: &Path, line: &str) -> String {
-    let out = polo(folder, line);
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
 
 fn trained(environment: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -73,7 +65,7 @@ fn a_png_has_frames_side_by_side() {
 fn what_cannot_be_filmed_is_refused() {
     let run = trained("CartPole-v1");
     let refused = |line: &str, parts: &[&str]| {
-        let out = polo(run.path(), line);
+        let out = polo(run.path(), line).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!out.status.success() && !said.contains("panicked"), "{line}: {said}");
         assert!(parts.iter().all(|part| said.contains(part)), "{line}: {said}");

@@ -2,30 +2,14 @@
 //! online, stopped and gone on with, and what cannot be is refused.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+mod common;
 
+use std::{fs, path::Path};
+
+use common::{done, goes_on_as_if_never_killed, refused};
 use tempfile::TempDir;
 
 const ENVIRONMENT: &str = "polo/PendulumOffline-v0";
-
-fn polo(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("polo"));
-    command.current_dir(folder).args(line.split_whitespace()).env_clear();
-    command
-}
-
-#[track_caller]
-fn done(folder: &Path, line: &str) -> String {
-    let out = polo(folder, line).output().unwrap();
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
 
 /// Mean normalised score of a run's policy over 20 episodes.
 fn score(folder: &Path, run: &str) -> f64 {
@@ -123,31 +107,10 @@ fn runs_that_were_stopped_go_on_as_if_they_never_were() {
         // Offline at first, then in the environment, stopped on either side.
         ("td3-bc", "--set training.steps=2500 --set data.offline_steps=900"),
     ] {
-        let name = |run: &str| format!("{method}-{}-{run}", settings.len());
-        let line = |run: &str| {
-            let out = name(run);
-            format!(
-                "train {method} --env {ENVIRONMENT} --data medium.safetensors --out {out} {settings} --set method.hidden=[16,16] --set method.batch=32 --set training.evaluate_every=0 --set training.evaluation_episodes=2 --set training.checkpoint_every=50 --set training.log_every=100 --resume auto"
-            )
-        };
-        done(folder, &line("whole"));
-        let mut child =
-            polo(folder, &line("part")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let checkpoints = folder.join(name("part")).join("checkpoints");
-        while fs::read_dir(&checkpoints).map_or(0, |entries| {
-            entries.flatten().filter(|entry| entry.path().join("manifest.json").exists()).count()
-        }) < 2
-        {
-            assert_eq!(child.try_wait().unwrap(), None, "{method}: the run ended too early");
-            thread::sleep(Duration::from_millis(1));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        done(folder, &line("part"));
-        for file in ["metrics.jsonl", "final/policy.safetensors", "final/policy.json"] {
-            let read = |run: &str| fs::read(folder.join(name(run)).join(file)).unwrap();
-            assert!(read("whole") == read("part"), "{method} {settings}: {file} differs");
-        }
+        let line = format!(
+            "train {method} --env {ENVIRONMENT} --data medium.safetensors {settings} --set method.hidden=[16,16] --set method.batch=32 --set training.evaluate_every=0 --set training.evaluation_episodes=2 --set training.checkpoint_every=50"
+        );
+        goes_on_as_if_never_killed(folder, &format!("{method}-{}", settings.len()), &line);
     }
 }
 
@@ -156,16 +119,7 @@ fn what_cannot_be_is_refused() {
     let folder = TempDir::new().unwrap();
     let folder = folder.path();
     collect(folder, "medium", 2);
-    let refused = |line: &str, message: &str, hint: &str| {
-        let out = polo(folder, line).output().unwrap();
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(!out.status.success(), "{line}");
-        assert!(
-            said.contains(message) && said.contains(hint) && !said.contains("panicked"),
-            "{line}: {said}"
-        );
-    };
+    let refused = |line: &str, message: &str, hint: &str| refused(folder, line, message, hint);
     refused("train td3-bc", "learns from logged data", "polo data collect");
     refused("train td3-bc --data nowhere.safetensors", "nowhere.safetensors", "");
     refused("train td3-bc --data medium.csv", "its name does not say", "safetensors");

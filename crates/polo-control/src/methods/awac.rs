@@ -23,8 +23,8 @@ use super::{Control, Learner, Source};
 use crate::{
     data::Wishes,
     deterministic::{mean, shape},
-    free_gaussian::{FreeGaussian, aims, weights},
-    network::{Adam, Network, least, regress},
+    free_gaussian::{FreeGaussian, weights},
+    network::{Adam, Network, aims, least, regress},
     off_policy::{self, Schedule},
     policy::Policy,
     settings::MethodSettings,

@@ -38,7 +38,7 @@ use super::{Control, Learner, Source, cal_ql::lift};
 use crate::{
     data::Wishes,
     deterministic::{mean, shape},
-    network::{Adam, Network, Scalar, beside, last_columns, least},
+    network::{Adam, Network, Scalar, aims, beside, last_columns, least},
     off_policy::{self, Schedule},
     policy::{Head, Policy},
     settings::MethodSettings,
@@ -322,15 +322,12 @@ impl CqlLearner {
         let (lesser, _) =
             least(&self.target.evaluate(&beside(&seen, self.observation(), &next.actions, d)), n * times);
         let entropy = if self.settings.entropy_in_target { self.temperature() } else { 0.0 };
-        let aim = |row: usize| {
+        let worth = |row: usize| {
             let of_row = row * times..(row + 1) * times;
             let best = of_row.fold(row * times, |best, at| if lesser[at] > lesser[best] { at } else { best });
-            batch.rewards[row]
-                + self.settings.gamma as f32
-                    * (1.0 - batch.terminated[row])
-                    * (lesser[best] - entropy * next.logps[best])
+            lesser[best] - entropy * next.logps[best]
         };
-        (0..n).map(aim).collect()
+        aims(batch, &(0..n).map(worth).collect::<Vec<_>>(), self.settings.gamma)
     }
 
     /// The data's action and the sampled ones of each row, `[rows, 1 + 3 samples, d]`, the latter being uniform, of

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Learner};
 use crate::{
-    network::{Adam, Network},
+    network::{Adam, Network, aims},
     off_policy::{self, Schedule},
     policy::{Head, Policy, decide},
     settings::MethodSettings,
@@ -174,15 +174,15 @@ impl off_policy::Learner for DqnLearner {
     }
 
     fn update(&mut self, batch: &Batch, update: u64, _: &Seeds) -> Metrics {
-        let (n, gamma) = (batch.len(), self.settings.gamma as f32);
+        let n = batch.len();
         let next = self.target.evaluate(&batch.next_observations);
+        let best = |of_row: &[f32]| of_row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let best: Vec<f32> = next.chunks_exact(self.choices).map(best).collect();
+        let aims = aims(batch, &best, self.settings.gamma);
         let tape = self.critic.forward(&batch.observations);
         let values = tape.outputs();
         let (mut loss, mut mean, mut slopes) = (0.0, 0.0, vec![0.0; values.len()]);
-        for row in 0..n {
-            let best =
-                next[row * self.choices..][..self.choices].iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let aim = batch.rewards[row] + gamma * (1.0 - batch.terminated[row]) * best;
+        for (row, aim) in aims.iter().enumerate() {
             let place = row * self.choices + batch.actions[row] as usize;
             let error = values[place] - aim;
             let (own, slope) = match self.settings.loss {

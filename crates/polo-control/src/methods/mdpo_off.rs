@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::{Control, Learner, mdpo::log_q};
 use crate::{
     deterministic::{mean, shape},
-    network::{Adam, Network, beside, last_columns, least, regress},
+    network::{Adam, Network, aims, beside, last_columns, least, regress},
     off_policy::{self, Schedule},
     policy::{Head, Policy},
     settings::MethodSettings,
@@ -319,10 +319,7 @@ impl off_policy::Learner for MdpoOffLearner {
                 lesser.iter().zip(logs).map(|(value, log)| value - lam * log).collect()
             }
         };
-        let gamma = settings.gamma as f32;
-        let aims: Vec<f32> = (0..n)
-            .map(|row| batch.rewards[row] + gamma * (1.0 - batch.terminated[row]) * next_values[row])
-            .collect();
+        let aims = aims(batch, &next_values, settings.gamma);
         let x = beside(&batch.observations, observation, &batch.actions, d);
         let mut metrics = regress(&mut self.critic, &x, &aims, adam(settings.critic_rate));
         let mut slow = &self.critic;
