@@ -247,15 +247,14 @@ impl Trainer {
         Ok(metrics)
     }
 
-    /// A batch of which the agreed share comes from the data.
+    /// A batch of which the agreed share comes from the data. What was lived through has no return to go, so that the
+    /// batch has none.
     fn mixed(&self, rows: usize) -> Batch {
         let updates = self.state.updates;
         let mut logged = Batch::default();
         if let Some(Prior { data, share, .. }) = &self.prior {
             let count = (rows as f64 * share).round() as usize;
             logged = data.draw(count, &mut self.seeds.rng("data/batch", updates));
-            // Nothing that was lived through has a return to go yet.
-            logged.returns_to_go.clear();
         }
         let mut rng = self.seeds.rng("replay/batch", updates);
         let places: Vec<usize> =
@@ -290,5 +289,103 @@ impl Trainer {
             Some(world) => world.restore(&environment),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use polo_sim::{
+        Space,
+        classic::pendulum_offline::{Behaviour, ID, dataset},
+        make,
+    };
+
+    use super::*;
+    use crate::{
+        data::{Data, Wishes},
+        deterministic::shape,
+        methods::policy_of,
+        network::Network,
+        policy::Head,
+    };
+
+    #[derive(Default)]
+    struct Heard {
+        planned: u64,
+        seen: Vec<Vec<f32>>,
+        batches: Vec<Batch>,
+    }
+
+    /// Learns nothing, and tells what it was given.
+    struct Listener(Arc<Mutex<Heard>>);
+
+    impl Learner for Listener {
+        fn schedule(&self) -> Schedule {
+            Schedule { random_steps: 50, every: 2, updates: 3, batch: 8, capacity: 1000 }
+        }
+
+        fn plan(&mut self, updates: u64) {
+            self.0.lock().unwrap().planned = updates;
+        }
+
+        fn explore(&self, observation: &[f32], _step: u64, _total: u64, _seeds: &Seeds) -> Action {
+            self.0.lock().unwrap().seen.push(observation.to_vec());
+            Action::Continuous(vec![1.0])
+        }
+
+        fn update(&mut self, batch: &Batch, _update: u64, _seeds: &Seeds) -> Metrics {
+            self.0.lock().unwrap().batches.push(batch.clone());
+            Metrics::new()
+        }
+
+        fn policy(&self, environment: &str) -> Policy {
+            let network = Network::new(shape(&[2], 3, 1, 1), "policy", &Seeds::new(0));
+            policy_of(environment, &Space::symmetric(&[2.0]), Head::Squashed, &network, None)
+        }
+
+        fn save(&self, _tensors: &mut Tensors) {}
+
+        fn load(&mut self, _tensors: &mut Tensors) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn data_first_then_both_all_as_the_learner_sees_it() {
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let settings = Data { reward_scale: 0.5, reward_shift: 100.0, ..Data::default() };
+        let wishes = Wishes { normalise: true, returns_to_go: Some(0.9), sparse: false };
+        let logged = dataset(Behaviour::Random, 2, 3).unwrap();
+        let data = Prepared::new(logged, &settings, wishes).unwrap();
+        let normaliser = data.normaliser.clone().unwrap();
+        let prior = Prior { data, steps: 5, share: 0.25 };
+        let learner = Box::new(Listener(Arc::clone(&heard)));
+        let mut trainer = Trainer::new(learner, Some(make(ID).unwrap()), Some(prior), 1, 9).unwrap();
+        let shown = trainer.state.observation.clone();
+        for _ in 0..9 {
+            trainer.step().unwrap();
+        }
+        let heard = heard.lock().unwrap();
+        // 5 updates on data, then 4 steps with 3 updates after every second.
+        assert_eq!((heard.planned, heard.batches.len(), heard.seen.len()), (11, 11, 4));
+        let mut seen = shown;
+        normaliser.normalise(&mut seen);
+        assert_eq!(heard.seen[0], seen);
+        assert!(heard.batches[..5].iter().all(|batch| batch.len() == 8 && batch.returns_to_go.len() == 8));
+        for batch in &heard.batches[5..] {
+            assert_eq!((batch.len(), batch.returns_to_go.len()), (8, 0));
+            // Rewards are at most 0 before the shift; the rows after the data's are those that were lived through.
+            assert!(
+                batch.rewards.iter().all(|&reward| (91.0..=100.0).contains(&reward)),
+                "{:?}",
+                batch.rewards
+            );
+            let lived = batch.observations[3 * 2..].chunks_exact(3);
+            assert!(lived.clone().all(|row| heard.seen.iter().any(|seen| seen == row)));
+            assert_eq!(batch.actions[2..], [1.0; 6]);
+        }
+        assert_eq!(trainer.policy(ID).normaliser, Some(normaliser));
     }
 }
