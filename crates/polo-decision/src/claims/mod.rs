@@ -1,0 +1,1 @@
+//! What the papers' claims are re-tested with: one file for each method that has one.

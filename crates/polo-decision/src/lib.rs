@@ -1,0 +1,11 @@
+//! Methods for decisions: bandits, tabular and linear decision processes, evaluation of policies. Floor 3: may import
+//! floors 0 to 2, no other family.
+//!
+//! A method is one file under [`methods`]: its settings are the method, and [`settings::MethodSettings::process`] makes of
+//! them a run that goes on round by round. [`train`] wraps it into a run folder; [`claims`] re-tests the papers' claims.
+
+pub mod claims;
+pub mod linear;
+pub mod methods;
+pub mod settings;
+pub mod train;

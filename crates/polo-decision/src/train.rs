@@ -1,0 +1,67 @@
+//! `polo train` for decisions: a problem in, a run folder with what was learnt out.
+
+use std::{fs, path::Path};
+
+use polo_run::{
+    Problem, Result,
+    config::Loaded,
+    folder::{Resume, write_atomic},
+    process::{self, Cadence, Labels, Outcome},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::settings::{MethodSettings, TrainSettings};
+
+/// Keys whose change does not change what a resumed run computes.
+const FREE: [&str; 2] = ["training.checkpoint_every", "training.keep_checkpoints"];
+
+/// Trains. `out` is the run folder.
+///
+/// # Errors
+/// Those of the method; [`polo_run::Kind::Interrupted`] after a signal, with a checkpoint written.
+pub fn train<M: MethodSettings>(
+    loaded: &Loaded<TrainSettings<M>>,
+    out: &Path,
+    resume: Resume,
+) -> Result<Outcome> {
+    let TrainSettings { method, training } = &loaded.settings;
+    let labels = Labels { method: M::SLUG, unit: M::UNIT, watched: M::WATCHED, free: &FREE };
+    let cadence = Cadence {
+        log_every: training.log_every,
+        evaluate_every: training.evaluate_every,
+        checkpoint_every: training.checkpoint_every,
+        keep_checkpoints: training.keep_checkpoints,
+    };
+    process::run(loaded, labels, cadence, out, resume, || method.process(training))
+}
+
+/// What a run would do, as (what, how much) lines.
+///
+/// # Errors
+/// As the beginning of [`train`].
+pub fn plan<M: MethodSettings>(settings: &TrainSettings<M>) -> Result<Vec<(String, String)>> {
+    settings.method.plan(&settings.training)
+}
+
+/// Writes a state of a run as JSON, every number to its last bit.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save_state(path: &Path, state: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(state)
+        .map_err(|error| Problem::input(format!("the state of the run cannot be written: {error}")))?;
+    write_atomic(path, &text)
+}
+
+/// Reads what [`save_state`] wrote.
+///
+/// # Errors
+/// A file that is missing, torn or of another run.
+pub fn load_state<S: DeserializeOwned>(path: &Path) -> Result<S> {
+    let bytes = fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Problem::input(format!("the state of the run cannot be used: {error}"))
+            .place(path.display().to_string())
+            .hint("this checkpoint belongs to another run")
+    })
+}
