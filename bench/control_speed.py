@@ -110,13 +110,16 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 def measured(command, **more):
     """Output of a command, its wall time and the peak memory of its process, MB."""
-    clock = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **more)
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{command} failed")
-    return said, time.perf_counter() - clock, usage.ru_maxrss / 1024
+    with tempfile.TemporaryFile("w+") as complaints:
+        clock = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, **more)
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - clock
+        if status:
+            complaints.seek(0)
+            sys.exit(f"{command} failed:\n{complaints.read()}")
+    return said, seconds, usage.ru_maxrss / 1024
 
 
 def stable_baselines(task, _):

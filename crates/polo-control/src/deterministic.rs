@@ -26,6 +26,17 @@ pub struct Target {
     pub clip: f64,
 }
 
+/// What a step of the critics has found.
+#[derive(Clone, Debug)]
+pub struct Bootstrapped {
+    /// What the target does next, `[rows, d]`.
+    pub next: Vec<f32>,
+    /// y of each row.
+    pub aims: Vec<f32>,
+    /// Loss and mean value.
+    pub metrics: Metrics,
+}
+
 /// Policy, critics and their slow copies.
 #[derive(Clone, Debug)]
 pub struct Deterministic {
@@ -134,19 +145,30 @@ impl Deterministic {
         aims(batch, &lesser, gamma)
     }
 
-    /// One step of both critics towards `aims`.
-    pub fn learn_critics(&mut self, batch: &Batch, aims: &[f32], adam: Adam) -> Metrics {
+    /// One step of both critics towards y = r + gamma (1 - terminated) min Q'(s', a'), a' being
+    /// [`Deterministic::next_actions`].
+    pub fn learn_critics(
+        &mut self,
+        batch: &Batch,
+        target: Target,
+        update: u64,
+        seeds: &Seeds,
+        adam: Adam,
+    ) -> Bootstrapped {
         let x = self.pairs(&batch.observations, &batch.actions);
-        regress(&mut self.critic, &x, aims, adam)
+        let next = self.next_actions(batch, target, update, seeds);
+        let aims = self.aims(batch, &next, target.gamma, false);
+        let metrics = regress(&mut self.critic, &x, &aims, adam);
+        Bootstrapped { next, aims, metrics }
     }
 
-    /// Runs the policy on a batch and has the critics judge it.
+    /// Runs the policy on a batch and has the first critic judge it.
     pub fn judge(&self, batch: &Batch) -> Judged {
         let tape = self.actor.forward(&batch.observations);
         let outputs = tape.outputs();
         let actions = self.act(&outputs, |_| 0.0);
-        let judgement = self.critic.forward(&self.pairs(&batch.observations, &actions));
-        let values = judgement.outputs()[..batch.len()].to_vec();
+        let judgement = self.critic.forward_first(&self.pairs(&batch.observations, &actions));
+        let values = judgement.outputs();
         Judged { tape, outputs, actions, judgement, values }
     }
 
@@ -154,8 +176,7 @@ impl Deterministic {
     /// or nothing, in its actions.
     pub fn climb(&mut self, judged: &Judged, weight: f32, pulls: &[f32], adam: Adam) {
         let (n, d) = (judged.values.len(), self.width());
-        let mut dvalues = vec![0.0; 2 * n];
-        dvalues[..n].fill(-weight / n as f32);
+        let dvalues = vec![-weight / n as f32; n];
         let mut dactions =
             last_columns(&self.critic.slope(&judged.judgement, &dvalues), self.observation + d, d);
         dactions.iter_mut().zip(pulls).for_each(|(slope, pull)| *slope += pull);

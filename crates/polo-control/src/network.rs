@@ -63,6 +63,11 @@ impl Network {
         self.mlp.forward(&self.parameters, x)
     }
 
+    /// Runs a batch through the first member alone.
+    pub fn forward_first(&self, x: &[f32]) -> Tape {
+        self.mlp.forward_members(&self.parameters, x, &[0])
+    }
+
     /// Runs a batch: `[members, rows, outputs]`.
     pub fn evaluate(&self, x: &[f32]) -> Vec<f32> {
         self.mlp.evaluate(&self.parameters, x)
@@ -73,10 +78,10 @@ impl Network {
         self.mlp.backward(&self.parameters, tape, doutput, Some(gradients), false);
     }
 
-    /// dL/dinput, `[rows, inputs]`, summed over members, of a loss that the network does not learn from.
+    /// dL/dinput, `[rows, inputs]`, summed over the members that ran, of a loss that the network does not learn from.
     pub fn slope(&self, tape: &Tape, doutput: &[f32]) -> Vec<f32> {
         let each = self.mlp.backward(&self.parameters, tape, doutput, None, true);
-        let size = each.len() / self.mlp.shape().members;
+        let size = each.len() / tape.members();
         let mut sum = each[..size].to_vec();
         for other in each[size..].chunks_exact(size) {
             sum.iter_mut().zip(other).for_each(|(a, b)| *a += b);

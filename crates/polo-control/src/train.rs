@@ -1,33 +1,26 @@
 //! `polo train` for control: an environment in, a run folder with a policy out.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, path::Path};
 
 use polo_nn::shares;
 use polo_run::{
-    Kind, Problem, Result,
-    checkpoint::Checkpoints,
+    Problem, Result,
     config::Loaded,
-    folder::{Resume, RunFolder, write_atomic},
-    guard::{Guard, OnNonFinite},
+    folder::{Resume, write_atomic},
     human,
-    interrupt::Interrupt,
-    metrics::{MetricLog, Metrics, Split},
-    progress::{self, Progress},
-    report,
+    metrics::Metrics,
+    process::{self, Cadence, Labels, Outcome, Process},
     seed::Seeds,
 };
 use polo_sim::{
+    Environment,
     dataset::Dataset,
     make,
     scores::normalised,
     vector::{Autoreset, VectorEnvironment},
 };
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     data::{Prepared, check_spaces},
@@ -44,14 +37,6 @@ const FREE: [&str; 3] =
 
 /// Evaluation episodes begin with seeds from here on, far from those of training.
 const EVALUATION_SEED: u64 = 1 << 40;
-
-/// How a run ended.
-pub struct Outcome {
-    /// The policy's folder.
-    pub final_policy: PathBuf,
-    /// Metrics of the last evaluation.
-    pub metrics: Metrics,
-}
 
 /// The loop that carries a method.
 enum Trainer {
@@ -158,104 +143,88 @@ impl Trainer {
     }
 }
 
+/// A trainer, and the environment in which its policy is judged.
+struct Run {
+    trainer: Trainer,
+    id: String,
+    judge: Option<Box<dyn Environment>>,
+    total: u64,
+    episodes: usize,
+}
+
+impl Process for Run {
+    fn done(&self) -> u64 {
+        self.trainer.done()
+    }
+
+    fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn go_on(&mut self) -> Result<Metrics> {
+        shares::inside(|| self.trainer.go_on())
+    }
+
+    fn must_be_finite(&self, metric: &str) -> bool {
+        // The explained variance of equal returns is no number, and nothing depends on it.
+        metric.starts_with("losses/") && metric != "losses/explained_variance"
+    }
+
+    fn evaluate(&mut self) -> Result<Option<(Metrics, String)>> {
+        let policy = self.trainer.policy(&self.id);
+        let Some(judge) = &mut self.judge else { return Ok(None) };
+        let found = policy.evaluate(&mut **judge, EVALUATION_SEED, self.episodes)?;
+        let mut metrics = Metrics::new();
+        metrics.set("charts/mean_return", found.mean);
+        if let Some((low, high)) = found.interval {
+            metrics.set("charts/mean_return_low", low).set("charts/mean_return_high", high);
+        }
+        if let Some(score) = normalised(&self.id, found.mean) {
+            metrics.set("charts/normalised_score", score);
+        }
+        Ok(Some((metrics, format!("mean return {found}"))))
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        self.trainer.save(folder)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<()> {
+        self.trainer.load(folder)
+    }
+
+    fn finish(&self, path: &Path) -> Result<()> {
+        self.trainer.policy(&self.id).save(path)
+    }
+}
+
 /// Trains. `out` is the run folder.
 ///
 /// # Errors
-/// An environment that the method is not made for or that fails; a run that diverged; [`Kind::Interrupted`] after a
-/// signal, with a checkpoint written.
+/// An environment that the method is not made for or that fails; a run that diverged;
+/// [`polo_run::Kind::Interrupted`] after a signal, with a checkpoint written.
 pub fn train<M: MethodSettings>(
     loaded: &Loaded<TrainSettings<M>>,
     out: &Path,
     resume: Resume,
 ) -> Result<Outcome> {
     let training = &loaded.settings.training;
-    let interrupt = Interrupt::install()?;
-    let folder = RunFolder::open(out, resume)?;
-    let (mut trainer, id) = Trainer::new(&loaded.settings)?;
-    let mut judge = match id.is_empty() {
-        true => None,
-        false => Some(make(&id)?),
+    let labels =
+        Labels { method: M::SLUG, unit: "steps", watched: ("return", "charts/episodic_return"), free: &FREE };
+    let cadence = Cadence {
+        log_every: training.log_every,
+        evaluate_every: training.evaluate_every,
+        checkpoint_every: training.checkpoint_every,
+        keep_checkpoints: training.keep_checkpoints,
     };
-    folder.settle(&loaded.given, &loaded.resolved, &FREE)?;
-    let checkpoints = Checkpoints::new(folder.checkpoints(), training.keep_checkpoints)?;
-    let latest = checkpoints.latest()?;
-    latest.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    // A step that is not finite has reached the weights already: there is nothing to skip.
-    let mut guard = Guard::new(OnNonFinite::Stop);
-    let (mut last_good, mut waiting) = (None, Vec::<(String, f64)>::new());
-    if let Some(checkpoint) = &latest.checkpoint {
-        trainer.load(&checkpoint.path)?;
-        waiting = serde_json::from_value(checkpoint.meta["pending"].clone()).unwrap_or_default();
-        last_good = Some(checkpoint.path.clone());
-    }
-    let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
-    let bar = Progress::new(M::SLUG, training.steps, "steps");
-    if trainer.done() > 0 {
-        bar.say(&format!("resumed after step {}", human::count(trainer.done())));
-    }
-    let mut metrics = Metrics::new();
-    // What waits for its line in the log; a checkpoint between two lines holds it.
-    let mut pending: Metrics = waiting.into_iter().collect();
-    let (mut logged, mut clock) = (trainer.done(), Instant::now());
-    while trainer.done() < training.steps {
-        let before = trainer.done();
-        let found = shares::inside(|| trainer.go_on())?;
-        let done = trainer.done();
-        for (name, value) in found.iter() {
-            // The explained variance of equal returns is no number, and nothing depends on it.
-            if name.starts_with("losses/") && name != "losses/explained_variance" && !value.is_finite() {
-                guard.check(done, name, value, &[], last_good.as_deref())?;
-            }
-        }
-        pending.merge(&found);
-        bar.step(
-            done.min(training.steps),
-            &[("return", pending.get("charts/episodic_return").unwrap_or(f64::NAN))],
-        );
-        let passed = |every: u64| every > 0 && done / every > before / every;
-        let ends = done >= training.steps;
-        if passed(training.log_every) || ends {
-            log.write(done, Split::Train, &pending)?;
-            let mut timings = Metrics::new();
-            timings.set("steps_per_second", (done - logged) as f64 / clock.elapsed().as_secs_f64());
-            if let Some(peak) = progress::peak_memory_bytes() {
-                timings.set("peak_memory_bytes", peak as f64);
-            }
-            log.write_timings(done, Split::Train, &timings)?;
-            (logged, clock, pending) = (done, Instant::now(), Metrics::new());
-        }
-        if let (true, Some(judge)) = (passed(training.evaluate_every) || ends, &mut judge) {
-            let policy = trainer.policy(&id);
-            let found = policy.evaluate(&mut **judge, EVALUATION_SEED, training.evaluation_episodes)?;
-            metrics = Metrics::new();
-            metrics.set("charts/mean_return", found.mean);
-            if let Some((low, high)) = found.interval {
-                metrics.set("charts/mean_return_low", low).set("charts/mean_return_high", high);
-            }
-            if let Some(score) = normalised(&id, found.mean) {
-                metrics.set("charts/normalised_score", score);
-            }
-            log.write(done, Split::Eval, &metrics)?;
-            bar.say(&format!("step {}: mean return {found}", human::count(done)));
-        }
-        let stop = interrupt.requested() && !ends;
-        if passed(training.checkpoint_every) || ends || stop {
-            let staging = checkpoints.begin(done)?;
-            trainer.save(staging.path())?;
-            let pairs: Vec<_> = pending.iter().filter(|(_, value)| value.is_finite()).collect();
-            last_good = Some(checkpoints.finish(staging, json!({"pending": pairs}))?.path);
-        }
-        if stop {
-            bar.finish();
-            return Err(Problem::new(Kind::Interrupted, format!("stopped after step {done}, as asked"))
-                .hint("continue with the same command and --resume auto"));
-        }
-    }
-    bar.finish();
-    let final_policy = folder.final_model()?;
-    trainer.policy(&id).save(&final_policy)?;
-    report::training_report(out)?;
-    Ok(Outcome { final_policy, metrics })
+    process::run(loaded, labels, cadence, out, resume, || {
+        let (trainer, id) = Trainer::new(&loaded.settings)?;
+        let judge = match id.is_empty() {
+            true => None,
+            false => Some(make(&id)?),
+        };
+        Ok(Run { trainer, id, judge, total: training.steps, episodes: training.evaluation_episodes })
+    })
 }
 
 /// What a run would do, as (what, how much) lines.

@@ -85,12 +85,16 @@ const WORTH_CUTTING: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub struct Tape {
     batch: usize,
+    /// How many members ran.
+    members: usize,
     units: Vec<Unit>,
 }
 
 /// The part of a pass that one worker computes.
 #[derive(Clone, Debug)]
 struct Unit {
+    /// Where the member stands among those that ran.
+    place: usize,
     member: usize,
     /// Rows `first..first + rows` of the batch.
     first: usize,
@@ -100,6 +104,13 @@ struct Unit {
     /// What comes out of the linear part of hidden layers that are normalised.
     before_norm: Vec<Vec<f32>>,
     output: Vec<f32>,
+}
+
+impl Unit {
+    fn empty(place: usize, member: usize, first: usize, rows: usize) -> Self {
+        let (inputs, before_norm, output) = (Vec::new(), Vec::new(), Vec::new());
+        Self { place, member, first, rows, inputs, before_norm, output }
+    }
 }
 
 impl Mlp {
@@ -150,21 +161,26 @@ impl Mlp {
 
     /// Runs a batch, `[batch, inputs]`, through every member.
     pub fn forward(&self, parameters: &Parameters, x: &[f32]) -> Tape {
+        self.forward_members(parameters, x, &(0..self.shape.members).collect::<Vec<_>>())
+    }
+
+    /// Runs a batch, `[batch, inputs]`, through these members alone; the tape knows no others.
+    pub fn forward_members(&self, parameters: &Parameters, x: &[f32], members: &[usize]) -> Tape {
         let batch = x.len() / self.shape.inputs;
         let values = Values::of(self, parameters);
-        let mut work = Vec::new();
         let widest = self.layers.iter().map(|layer| layer.inputs.max(layer.outputs)).max().unwrap_or(0);
-        if self.shape.members == 1 && batch > 1 && batch * widest >= WORTH_CUTTING {
-            let half = batch / 2;
-            work.extend([(0, 0, half), (0, half, batch - half)]);
-        } else {
-            work.extend((0..self.shape.members).map(|member| (member, 0, batch)));
-        }
-        let units = shares::map(work, |(member, first, rows)| {
+        let work: Vec<_> = match *members {
+            [member] if batch > 1 && batch * widest >= WORTH_CUTTING => {
+                let half = batch / 2;
+                vec![(0, member, 0, half), (0, member, half, batch - half)]
+            }
+            _ => members.iter().enumerate().map(|(place, &member)| (place, member, 0, batch)).collect(),
+        };
+        let units = shares::map(work, |(place, member, first, rows)| {
             let own = &x[first * self.shape.inputs..][..rows * self.shape.inputs];
-            self.forward_unit(&values, own, member, first, rows)
+            self.forward_unit(&values, own, Unit::empty(place, member, first, rows))
         });
-        Tape { batch, units }
+        Tape { batch, members: members.len(), units }
     }
 
     /// The outputs of every member without a tape, `[members, batch, outputs]`.
@@ -174,19 +190,15 @@ impl Mlp {
 
     /// The outputs of these members alone, `[members.len(), batch, outputs]`.
     pub fn evaluate_members(&self, parameters: &Parameters, x: &[f32], members: &[usize]) -> Vec<f32> {
-        let (batch, values) = (x.len() / self.shape.inputs, Values::of(self, parameters));
-        let done =
-            shares::map(members.to_vec(), |member| self.forward_unit(&values, x, member, 0, batch).output);
-        done.concat()
+        self.forward_members(parameters, x, members).outputs()
     }
 
-    fn forward_unit(&self, values: &Values, x: &[f32], member: usize, first: usize, rows: usize) -> Unit {
-        let (mut inputs, mut before_norm) = (vec![x.to_vec()], Vec::new());
-        let mut output = Vec::new();
+    fn forward_unit(&self, values: &Values, x: &[f32], mut unit: Unit) -> Unit {
+        let Unit { member, rows, inputs, before_norm, output, .. } = &mut unit;
+        let (member, rows) = (*member, *rows);
+        inputs.push(x.to_vec());
         for (number, layer) in self.layers.iter().enumerate() {
-            let mut y = vec![0.0; rows * layer.outputs];
-            let bias = values.member(layer.bias, member, layer.outputs);
-            y.chunks_exact_mut(layer.outputs).for_each(|row| row.copy_from_slice(bias));
+            let mut y = rows_of(values.member(layer.bias, member, layer.outputs), rows);
             kernels::matmul(
                 MatrixMut::new(&mut y, rows, layer.outputs),
                 true,
@@ -200,7 +212,7 @@ impl Mlp {
                 1.0,
             );
             if number + 1 == self.layers.len() {
-                output = y;
+                *output = y;
                 break;
             }
             if let Some((scale, shift)) = layer.norm {
@@ -224,11 +236,11 @@ impl Mlp {
             }
             inputs.push(y);
         }
-        Unit { member, first, rows, inputs, before_norm, output }
+        unit
     }
 
-    /// Pushes dL/doutput, `[members, batch, outputs]`, back: adds to `gradients` if given, and returns dL/dinput,
-    /// `[members, batch, inputs]`, if `with_input`, else nothing.
+    /// Pushes dL/doutput, `[members, batch, outputs]`, of the members that ran back: adds to `gradients` if given, for
+    /// which all must have run, and returns dL/dinput, `[members, batch, inputs]`, if `with_input`, else nothing.
     pub fn backward(
         &self,
         parameters: &Parameters,
@@ -240,14 +252,15 @@ impl Mlp {
         let values = Values::of(self, parameters);
         let (batch, outputs) = (tape.batch, self.shape.outputs);
         let learns = gradients.is_some();
+        debug_assert!(!learns || tape.members == self.shape.members, "gradients are of all members");
         let done = shares::map(tape.units.iter().collect(), |unit: &Unit| {
-            let first = (unit.member * batch + unit.first) * outputs;
+            let first = (unit.place * batch + unit.first) * outputs;
             let dy = doutput[first..first + unit.rows * outputs].to_vec();
             self.backward_unit(&values, unit, dy, learns, with_input)
         });
         let mut dinput = Vec::new();
         if with_input {
-            dinput.reserve(self.shape.members * batch * self.shape.inputs);
+            dinput.reserve(tape.members * batch * self.shape.inputs);
             // Units stand in the order of members and rows.
             done.iter().for_each(|unit| dinput.extend_from_slice(&unit.dinput));
         }
@@ -344,9 +357,7 @@ impl Mlp {
         let mut dx = Vec::new();
         for (number, layer) in self.layers.iter().enumerate() {
             let Layer { inputs, outputs: width, weight, bias, norm } = *layer;
-            let mut dy = vec![0.0; rows * width];
-            let dbias = along.member(bias, member, width);
-            dy.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(dbias));
+            let mut dy = rows_of(along.member(bias, member, width), rows);
             let mut add = |x: &[f32], from: &Values| {
                 kernels::matmul(
                     MatrixMut::new(&mut dy, rows, width),
@@ -466,16 +477,16 @@ impl Mlp {
         let members = self.shape.members;
         let mut units: Vec<_> = done.into_iter().map(|unit| unit.gradients.into_iter()).collect();
         let Some(count) = units.first().map(ExactSizeIterator::len) else { return };
-        for _ in 0..count {
-            let parts: Vec<(ParameterId, Vec<f32>)> = units.iter_mut().filter_map(Iterator::next).collect();
+        let parts: Vec<Vec<(ParameterId, Vec<f32>)>> =
+            (0..count).map(|_| units.iter_mut().filter_map(Iterator::next).collect()).collect();
+        let found = shares::map(parts, |parts| {
             let id = parts[0].0;
-            let layer = self.layers.iter().find(|layer| layer.weight == id);
-            let shape = match layer {
-                Some(layer) => [members * layer.outputs, layer.inputs],
-                None => [members, parts[0].1.len()],
-            };
             let mut parts = parts.into_iter().map(|(_, numbers)| numbers);
             let mut whole = parts.next().unwrap_or_default();
+            let size = whole.len();
+            if members > 1 {
+                whole.reserve_exact((members - 1) * size);
+            }
             for part in parts {
                 match members {
                     1 => kernels::vectorised!({
@@ -486,12 +497,22 @@ impl Mlp {
                     _ => whole.extend_from_slice(&part),
                 }
             }
-            gradients.add(id, host::tensor(whole, shape, &Device::flex()));
-        }
+            let shape = match self.layers.iter().find(|layer| layer.weight == id) {
+                Some(layer) => [members * layer.outputs, layer.inputs],
+                None => [members, size],
+            };
+            (id, host::tensor(whole, shape, &Device::flex()))
+        });
+        found.into_iter().for_each(|(id, gradient)| gradients.add(id, gradient));
     }
 }
 
 impl Tape {
+    /// How many members ran.
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
     /// What came out, `[members, batch, outputs]`.
     pub fn outputs(&self) -> Vec<f32> {
         // Units stand in the order of members and rows.
@@ -540,6 +561,13 @@ impl Values {
             None => unreachable!("these networks live in the host's memory"),
         }
     }
+}
+
+/// The same row so many times. `repeat` would copy ever larger parts of what it has written, which are no longer near.
+fn rows_of(row: &[f32], rows: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(rows * row.len());
+    (0..rows).for_each(|_| all.extend_from_slice(row));
+    all
 }
 
 /// Slopes before a ReLU that gave `y`, in place of those behind it.

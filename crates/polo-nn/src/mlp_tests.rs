@@ -140,6 +140,22 @@ fn members_are_evaluated_alone() {
 }
 
 #[test]
+fn one_member_alone_is_pushed_back_as_beside_the_others() {
+    // Wide enough that a single member's batch is cut in two.
+    let shape = Shape { hidden: vec![300, 6], ..shape(3, Activation::Relu, true) };
+    let (network, parameters) = network(shape);
+    let x = noise(66 * 5, "x");
+    let (all, alone) = (network.forward(&parameters, &x), network.forward_members(&parameters, &x, &[1]));
+    let outputs = 66 * 3;
+    assert_eq!(alone.outputs(), all.outputs()[outputs..2 * outputs]);
+    let mut slopes = vec![0.0; 3 * outputs];
+    slopes[outputs..2 * outputs].copy_from_slice(&noise(outputs, "slopes"));
+    let beside = network.backward(&parameters, &all, &slopes, None, true);
+    let found = network.backward(&parameters, &alone, &slopes[outputs..2 * outputs], None, true);
+    assert_eq!(found, beside[66 * 5..2 * 66 * 5]);
+}
+
+#[test]
 fn directional_derivatives_are_those_of_finite_differences() {
     for (members, batch, wide) in [(1, 66, 300), (3, 9, 7)] {
         for (activation, norm) in

@@ -1,8 +1,12 @@
 //! The numbers of a model: parameters by index, and the gradients that go with them.
 
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
 
 use crate::{host, kernels};
+
+/// Numbers that one worker takes at a time.
+const BLOCK: usize = 1 << 14;
 
 /// The index of a parameter in its [`Parameters`].
 pub type ParameterId = usize;
@@ -66,10 +70,12 @@ impl Parameters {
             };
             let (keep, share, theirs) = ((1.0 - share) as f32, share as f32, their_numbers.slice());
             host::update(&mut ours.value, |ours| {
-                kernels::vectorised!({
-                    for i in 0..ours.len() {
-                        ours[i] = ours[i] * keep + theirs[i] * share;
-                    }
+                ours.par_chunks_mut(BLOCK).zip(theirs.par_chunks(BLOCK)).for_each(|(ours, theirs)| {
+                    kernels::vectorised!({
+                        for i in 0..ours.len() {
+                            ours[i] = ours[i] * keep + theirs[i] * share;
+                        }
+                    });
                 });
             });
         }

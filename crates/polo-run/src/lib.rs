@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod metrics;
 mod plot;
 pub mod problem;
+pub mod process;
 pub mod progress;
 pub mod report;
 pub mod seed;

@@ -51,7 +51,9 @@ impl Batch {
     pub fn at(&self, places: &[usize]) -> Self {
         let pick = |column: &[f32]| {
             let width = column.len() / self.len().max(1);
-            places.iter().flat_map(|place| &column[place * width..][..width]).copied().collect()
+            let mut picked = Vec::with_capacity(places.len() * width);
+            places.iter().for_each(|place| picked.extend_from_slice(&column[place * width..][..width]));
+            picked
         };
         Self {
             observations: pick(&self.observations),

@@ -144,7 +144,7 @@ const fn control<M: control_settings::MethodSettings>(card: &'static MethodCard)
         train: |layers, out, resume| {
             let loaded = config::load::<control_settings::TrainSettings<M>>(layers)?;
             let outcome = control_train::train(&loaded, out, resume)?;
-            Ok(Outcome { trained: outcome.final_policy, metrics: outcome.metrics })
+            Ok(Outcome { trained: outcome.left, metrics: outcome.metrics })
         },
         reproduce: None,
     }

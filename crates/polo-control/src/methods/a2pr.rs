@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     data::Wishes,
-    deterministic::{Deterministic, Target, mean, shape},
+    deterministic::{Bootstrapped, Deterministic, Target, mean, shape},
     network::{Adam, Network, beside, last_columns, regress},
     off_policy::{self, Schedule},
     policy::Policy,
@@ -386,9 +386,9 @@ impl off_policy::Learner for A2prLearner {
     fn update(&mut self, batch: &Batch, update: u64, seeds: &Seeds) -> Metrics {
         let A2pr { gamma, tau, target_noise: noise, noise_clip: clip, policy_every, .. } = self.settings;
         let adam = Adam { learning_rate: self.settings.learning_rate, epsilon: 1e-8 };
-        let next = self.networks.next_actions(batch, Target { gamma, noise, clip }, update, seeds);
-        let aims = self.networks.aims(batch, &next, gamma, false);
-        let mut metrics = self.networks.learn_critics(batch, &aims, adam);
+        let target = Target { gamma, noise, clip };
+        let Bootstrapped { next, aims, mut metrics } =
+            self.networks.learn_critics(batch, target, update, seeds, adam);
         let current = self.networks.aims(batch, &next, gamma, true);
         let values = self.value.evaluate(&batch.observations);
         let value_aims: Vec<f32> = aims.iter().zip(&current).map(|(a, b)| a.min(*b)).collect();

@@ -16,7 +16,7 @@
 //! the state; its step size falls to 0 as half a cosine over all updates of the run. With `deterministic`, -log pi(a|s)
 //! is the squared distance |mu(s) - a|² in half widths.
 
-use polo_nn::files::Tensors;
+use polo_nn::{files::Tensors, shares};
 use polo_run::{Result, card::MethodCard, config::Settings, metrics::Metrics, seed::Seeds};
 use polo_sim::{Action, Space, replay::Batch};
 use schemars::JsonSchema;
@@ -176,26 +176,42 @@ impl off_policy::Learner for IqlLearner {
     fn update(&mut self, batch: &Batch, update: u64, _seeds: &Seeds) -> Metrics {
         let adam = |learning_rate| Adam { learning_rate, epsilon: 1e-8 };
         let rate = adam(self.settings.learning_rate);
-        let next = self.value.evaluate(&batch.next_observations);
-
         let pairs = self.actor.pairs(&batch.observations, &batch.actions);
-        let (lesser, _) = least(&self.target.evaluate(&pairs), batch.len());
-        let tape = self.value.forward(&batch.observations);
+        let (tape, (next, lesser)) = shares::both(
+            || self.value.forward(&batch.observations),
+            || {
+                let next = self.value.evaluate(&batch.next_observations);
+                (next, least(&self.target.evaluate(&pairs), batch.len()).0)
+            },
+        );
         let advantages: Vec<f32> = lesser.iter().zip(tape.outputs()).map(|(q, v)| q - v).collect();
-        let (value_loss, slopes) = expectile(&advantages, self.settings.expectile);
-        let mut gradients = self.value.gradients();
-        self.value.push_back(&tape, &slopes, &mut gradients);
-        self.value.step(gradients, rate, 1.0);
-
-        let mut metrics = regress(&mut self.critic, &pairs, &aims(batch, &next, self.settings.gamma), rate);
-        self.target.parameters.move_towards(&self.critic.parameters, self.settings.tau);
-
         let weights = weights(&advantages, self.settings.beta);
-        let (actor_loss, gradients) = match self.settings.deterministic {
-            true => self.actor.distance(batch, &weights),
-            false => self.actor.likelihood(batch, &weights),
+
+        // From here on the three know nothing of each other.
+        let policy_rate = adam(self.policy_rate(update));
+        let Self { value, critic, target, actor, settings, .. } = self;
+        let learn_value = || {
+            let (loss, slopes) = expectile(&advantages, settings.expectile);
+            let mut gradients = value.gradients();
+            value.push_back(&tape, &slopes, &mut gradients);
+            value.step(gradients, rate, 1.0);
+            loss
         };
-        self.actor.step(gradients, adam(self.policy_rate(update)));
+        let learn_critics = || {
+            let metrics = regress(critic, &pairs, &aims(batch, &next, settings.gamma), rate);
+            target.parameters.move_towards(&critic.parameters, settings.tau);
+            metrics
+        };
+        let learn_policy = || {
+            let (loss, gradients) = match settings.deterministic {
+                true => actor.distance(batch, &weights),
+                false => actor.likelihood(batch, &weights),
+            };
+            actor.step(gradients, policy_rate);
+            loss
+        };
+        let (mut metrics, (value_loss, actor_loss)) =
+            shares::both(learn_critics, || shares::both(learn_value, learn_policy));
 
         metrics.set("losses/value_loss", f64::from(value_loss));
         metrics.set("losses/actor_loss", f64::from(actor_loss));

@@ -124,9 +124,9 @@ struct SacLearner {
 
 impl SacLearner {
     fn learn_critics(&mut self, batch: &Batch, noise: &[f32]) -> Metrics {
-        let aims = self.soft.aims(batch, noise, self.settings.gamma, self.soft.alpha(), None);
         let x = self.soft.pairs(&batch.observations, &batch.actions);
         let adam = Adam { learning_rate: self.settings.critic_rate, epsilon: 1e-8 };
+        let aims = self.soft.aims(batch, noise, self.settings.gamma, self.soft.alpha(), None);
         regress(&mut self.soft.critic, &x, &aims, adam)
     }
 

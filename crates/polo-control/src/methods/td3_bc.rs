@@ -143,9 +143,8 @@ impl off_policy::Learner for Td3BcLearner {
     fn update(&mut self, batch: &Batch, update: u64, seeds: &Seeds) -> Metrics {
         let Td3Bc { gamma, tau, target_noise: noise, noise_clip: clip, policy_every, .. } = self.settings;
         let adam = Adam { learning_rate: self.settings.learning_rate, epsilon: 1e-8 };
-        let next = self.networks.next_actions(batch, Target { gamma, noise, clip }, update, seeds);
-        let aims = self.networks.aims(batch, &next, gamma, false);
-        let mut metrics = self.networks.learn_critics(batch, &aims, adam);
+        let target = Target { gamma, noise, clip };
+        let mut metrics = self.networks.learn_critics(batch, target, update, seeds, adam).metrics;
         if update.is_multiple_of(policy_every) {
             let judged = self.networks.judge(batch);
             let weight = lambda(self.settings.alpha, &judged.values);
