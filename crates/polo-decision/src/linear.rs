@@ -57,7 +57,8 @@ impl Matrix {
     pub fn inverse(&self) -> Option<Self> {
         let factor = self.faer().llt(Side::Lower).ok()?;
         let inverse = factor.solve(Mat::<f64>::identity(self.size, self.size));
-        let numbers = (0..self.size * self.size).map(|at| inverse[(at / self.size, at % self.size)]).collect();
+        let numbers =
+            (0..self.size * self.size).map(|at| inverse[(at / self.size, at % self.size)]).collect();
         Some(Self { size: self.size, numbers })
     }
 

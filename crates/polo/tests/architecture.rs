@@ -7,8 +7,13 @@ use std::{
 };
 
 /// Crates by floor; a crate may use crates of lower floors alone.
-const FLOORS: [&[&str]; 5] =
-    [&["polo-run"], &["polo-nn"], &["polo-lm", "polo-sim"], &["polo-control", "polo-preference"], &["polo"]];
+const FLOORS: [&[&str]; 5] = [
+    &["polo-run"],
+    &["polo-nn"],
+    &["polo-lm", "polo-sim"],
+    &["polo-control", "polo-decision", "polo-preference"],
+    &["polo"],
+];
 
 fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
