@@ -5,7 +5,12 @@
 //! them a run that goes on round by round. [`train`] wraps it into a run folder; [`claims`] re-tests the papers' claims.
 
 pub mod claims;
+pub mod draw;
+pub mod estimators;
+pub mod intervals;
 pub mod linear;
+pub mod logged;
 pub mod methods;
+pub mod obd;
 pub mod settings;
 pub mod train;
