@@ -39,7 +39,7 @@ impl Matrix {
 
     /// xᵀ M x.
     pub fn quadratic(&self, x: &[f64]) -> f64 {
-        dot(x, &self.times(x))
+        self.numbers.chunks_exact(self.size).zip(x).map(|(row, a)| a * dot(row, x)).sum()
     }
 
     /// Turns the inverse of a symmetric matrix A, which this is, into that of A + x xᵀ (Sherman-Morrison).

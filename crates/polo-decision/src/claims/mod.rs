@@ -1,3 +1,4 @@
 //! What the papers' claims are re-tested with: one file for each method that has one.
 
+pub mod r2pvi;
 pub mod weighted_tallying_bandits;
