@@ -132,6 +132,7 @@ def main():
     parser.add_argument("--cleanrl", metavar="DIR", required=True)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--methods", nargs="+", default=["td3-bc", "iql", "sac"])
     arguments = parser.parse_args()
     program = os.path.abspath(arguments.polo)
     updates = arguments.updates
@@ -150,8 +151,8 @@ def main():
               "| polo, MB | peer, MB |")
         print("|---|---|---|---|---|---|---|---|")
         peaks = []
-        for method, (more, peer) in tasks.items():
-            runs = []
+        for method in arguments.methods:
+            (more, peer), runs = tasks[method], []
             for _ in range(arguments.runs):
                 said, _, _ = measured([sys.executable, "-c", PEAK])
                 peaks.append(float(said))
