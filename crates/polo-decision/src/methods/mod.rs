@@ -2,11 +2,26 @@
 
 use polo_run::card::MethodCard;
 
+pub mod adversarial_linear_mdp;
+pub mod epsilon_greedy;
+pub mod fastcb;
+pub mod martingale_td;
 pub mod r2pvi;
+pub mod softmax;
+pub mod squarecb;
 pub mod weighted_tallying_bandits;
 
 /// What the methods of this crate learn from.
 pub const FAMILY: &str = "decisions (bandits, tables, linear models)";
 
 /// The cards of all methods of the family.
-pub const METHODS: &[MethodCard] = &[r2pvi::CARD, weighted_tallying_bandits::CARD];
+pub const METHODS: &[MethodCard] = &[
+    squarecb::CARD,
+    fastcb::CARD,
+    epsilon_greedy::CARD,
+    softmax::CARD,
+    adversarial_linear_mdp::CARD,
+    martingale_td::CARD,
+    r2pvi::CARD,
+    weighted_tallying_bandits::CARD,
+];

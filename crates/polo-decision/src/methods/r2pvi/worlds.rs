@@ -203,7 +203,7 @@ impl Put {
         let first = |at: usize| STRIKE - RANGE + 2.0 * RANGE * (at as f64 + 0.5) / SCORED as f64;
         let from = |start: f64| {
             // Of prices after so many rises.
-            let mut values = vec![0.0; HORIZON + 1];
+            let mut values = [0.0; HORIZON + 1];
             for h in (0..HORIZON).rev() {
                 for rises in 0..=h {
                     let price = start * UP.powi(rises as i32) * DOWN.powi((h - rises) as i32);
