@@ -168,7 +168,11 @@ impl std::fmt::Display for Estimator {
             Estimator::Replay => "replay",
         };
         match self.lambda() {
-            Some(lambda) if lambda.is_finite() => write!(f, "{name}, λ {lambda}"),
+            Some(lambda) if lambda.is_finite() => {
+                // Four digits, without the zeros at their end.
+                let rounded = format!("{lambda:.3e}").parse().unwrap_or(lambda);
+                write!(f, "{name}, λ {rounded}")
+            }
             _ => f.write_str(name),
         }
     }

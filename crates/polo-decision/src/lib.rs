@@ -6,11 +6,19 @@
 
 pub mod claims;
 pub mod draw;
+pub mod dsjson;
 pub mod estimators;
+pub mod evaluation;
+pub mod explore;
+pub mod features;
 pub mod intervals;
 pub mod linear;
 pub mod logged;
 pub mod methods;
 pub mod obd;
+pub mod oracle;
+pub mod reward_model;
 pub mod settings;
+pub mod stream;
+pub mod synthetic;
 pub mod train;

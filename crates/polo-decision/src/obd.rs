@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use polo_run::Result;
 
-use crate::logged::{Log, Table};
+use crate::logged::{Log, Row, Table};
 
 /// Reads a log of the dataset, `.csv` or `.csv.gz`.
 ///
@@ -36,24 +36,62 @@ pub(crate) fn log_of(table: &Table) -> Result<Log> {
     }
     log.action_count = log.actions.iter().max().map_or(0, |most| most + 1);
 
-    let features: Vec<usize> =
-        (0..).map_while(|number| table.find(&format!("user_feature_{number}"))).collect();
-    let categories: Vec<Vec<&str>> = features
-        .iter()
-        .map(|&at| {
-            table.rows().map(|row| row.text(at)).collect::<BTreeSet<_>>().into_iter().skip(1).collect()
-        })
-        .collect();
+    let users = Categories::of(table, (0..).map_while(|at| table.find(&format!("user_feature_{at}"))));
     let slots = log.positions.iter().max().copied().unwrap_or(0);
-    log.width = categories.iter().map(Vec::len).sum::<usize>() + slots;
+    log.width = users.width() + slots;
     for (row, slot) in table.rows().zip(&log.positions) {
-        for (&at, categories) in features.iter().zip(&categories) {
-            let text = row.text(at);
-            log.contexts.extend(categories.iter().map(|one| f64::from(u8::from(*one == text))));
-        }
+        users.push(row, &mut log.contexts);
         log.contexts.extend((1..=slots).map(|other| f64::from(u8::from(other == *slot))));
     }
     Ok(log)
+}
+
+/// Reads the dataset's `item_context.csv`: features of items, `[items, any]`, of `item_feature_0`, a number, and
+/// `item_feature_1`, ..., hashed categories, of each of which the first is left out.
+///
+/// # Errors
+/// A file that cannot be read, lacks a column, has a cell that is no number, or does not have each of the items 0, 1, ...
+/// once; with line and column.
+pub fn read_items(path: &Path) -> Result<Vec<f64>> {
+    items_of(&Table::read(path)?)
+}
+
+fn items_of(table: &Table) -> Result<Vec<f64>> {
+    let (item, number) = (table.column("item_id")?, table.column("item_feature_0")?);
+    let categories = Categories::of(table, (1..).map_while(|at| table.find(&format!("item_feature_{at}"))));
+    let mut items: Vec<Option<Vec<f64>>> = vec![None; table.rows().count()];
+    for row in table.rows() {
+        let at = row.index(item)?;
+        let free = items.get_mut(at).filter(|place| place.is_none()).ok_or_else(|| {
+            row.problem(item, format!("item {at} stands twice, or is not below the number of rows"))
+        })?;
+        let mut features = vec![row.number(number)?];
+        categories.push(row, &mut features);
+        *free = Some(features);
+    }
+    Ok(items.into_iter().flatten().flatten().collect())
+}
+
+/// Columns of categories, with all categories but the first of each.
+struct Categories<'a>(Vec<(usize, Vec<&'a str>)>);
+
+impl<'a> Categories<'a> {
+    fn of(table: &'a Table, columns: impl Iterator<Item = usize>) -> Self {
+        let all = |at: usize| -> BTreeSet<&str> { table.rows().map(|row| row.text(at)).collect() };
+        Self(columns.map(|at| (at, all(at).into_iter().skip(1).collect())).collect())
+    }
+
+    fn width(&self) -> usize {
+        self.0.iter().map(|(_, categories)| categories.len()).sum()
+    }
+
+    /// Adds 1 for the categories that a row has, 0 for the others.
+    fn push(&self, row: Row, into: &mut Vec<f64>) {
+        for (at, categories) in &self.0 {
+            let text = row.text(*at);
+            into.extend(categories.iter().map(|one| f64::from(u8::from(*one == text))));
+        }
+    }
 }
 
 /// How often a log has each action among the rows of each position, `[positions, actions]` with at least as many actions
@@ -108,6 +146,15 @@ mod tests {
             empirical_policy(&log, 4),
             [0.0, 0.0, 0.0, 0.0, third, 0.0, 2.0 * third, 0.0, 0.0, 1.0, 0.0, 0.0]
         );
+    }
+
+    #[test]
+    fn items_have_features() {
+        let rows = ",item_id,item_feature_0,item_feature_1\n0,1,-0.68,eb6f\n1,0,-0.72,270d\n";
+        let items = |text: &str| items_of(&Table::parse(Path::new("item_context.csv"), text.as_bytes())?);
+        assert_eq!(items(rows).unwrap(), [-0.72, 0.0, -0.68, 1.0]);
+        let twice = items(&rows.replace("1,0,", "1,1,")).unwrap_err().to_string();
+        assert_eq!(twice, "item_context.csv:3:3: item 1 stands twice, or is not below the number of rows");
     }
 
     #[test]
