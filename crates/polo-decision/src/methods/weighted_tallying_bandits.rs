@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Nothing is pooled over epochs, and an epoch that is not over eliminates nothing. The regret is
-//! O~(sqrt(KT) + (m + M) K). Constants are design choices within the bound: the paper's were not at hand.
+//! O~(sqrt(KT) + (m + M) K). Its constants, n_0, growth and those of C_s, are choices of this program within that bound.
 
 mod instance;
 mod rules;
