@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 fn run(settings: &AdversarialLinearMdp, seed: u64) -> Learner {

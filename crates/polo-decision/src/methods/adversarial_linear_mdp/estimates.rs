@@ -1,11 +1,23 @@
 //! What an episode says about all pairs of a layer: inverses of covariances, estimates of Q, bonuses; and the policies
 //! that follow from sums of them.
 
+use polo_run::{Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::layered::{Layered, Table};
 use crate::linear::{Matrix, dot};
+
+/// (γ I + Σ)⁻¹.
+///
+/// # Errors
+/// A covariance that is too large or not finite.
+pub fn regularised(mut covariance: Matrix, gamma: f64) -> Result<Matrix> {
+    (0..covariance.size).for_each(|i| covariance.numbers[i * covariance.size + i] += gamma);
+    covariance.inverse().ok_or_else(|| {
+        Problem::input("a covariance of features cannot be inverted").hint("raise method.gamma")
+    })
+}
 
 /// S⁺ by matrix geometric resampling: the mean over repetitions, each of fresh features φ_1 .. φ_N, of
 /// c I + c Σ_n Π_{j <= n} (I - c (γ I + φ_j φ_jᵀ)) with c = 1/2.

@@ -25,7 +25,7 @@ fn drawn(instance: Instance, seed: u64) -> (Layered, Table) {
 }
 
 fn inverse(process: &Layered, h: usize, often: &[f64], gamma: f64) -> Matrix {
-    super::super::regularised(process.covariance(h, often), gamma).unwrap()
+    regularised(process.covariance(h, often), gamma).unwrap()
 }
 
 #[test]
