@@ -1,0 +1,117 @@
+//! SquareCB: inverse-gap weighting over a regression oracle (Foster and Rakhlin 2020, arXiv 2002.04926).
+//!
+//! ```text
+//! p(a) = 1 / (K + gamma (c^(a) - c^(b)))  for a != b,   p(b) = 1 - the rest;   b the first cheapest of K actions
+//! gamma = gamma_scale t^gamma_exponent,   t decisions learnt from; uniform at t = 0
+//! ```
+//!
+//! The oracle learns costs as they are: no importance weights, which is what the guarantee is about.
+
+use polo_run::{Result, card::MethodCard, config::Settings};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    explore::{Explorer, best, floor, inverse_gap},
+    stream::ExplorerSettings,
+};
+
+/// `[method]` of `polo train squarecb`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SquareCb {
+    /// gamma after one decision: the larger, the less is explored. Default from Vowpal Wabbit.
+    #[schemars(range(min = 0.0))]
+    pub gamma_scale: f64,
+    /// How gamma grows with decisions. Default from the theory.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub gamma_exponent: f64,
+    /// No action is less likely than this over the number of actions.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub epsilon: f64,
+}
+
+impl Default for SquareCb {
+    fn default() -> Self {
+        Self { gamma_scale: 10.0, gamma_exponent: 0.5, epsilon: 0.0 }
+    }
+}
+
+impl Settings for SquareCb {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl ExplorerSettings for SquareCb {
+    const SLUG: &'static str = CARD.slug;
+}
+
+impl Explorer for SquareCb {
+    fn probabilities(&self, costs: &[f32], learned: u64) -> Vec<f64> {
+        // At t = 0 nothing is known, whatever the exponent.
+        let gamma = match learned {
+            0 => 0.0,
+            t => self.gamma_scale * (t as f64).powf(self.gamma_exponent),
+        };
+        let best = best(costs);
+        let mut probabilities = inverse_gap(costs, best, |at| gamma * f64::from(costs[at] - costs[best]));
+        floor(&mut probabilities, self.epsilon);
+        probabilities
+    }
+
+    fn plain(&self) -> bool {
+        true
+    }
+}
+
+/// What a newcomer must know.
+pub const CARD: MethodCard = MethodCard {
+    slug: "squarecb",
+    title: "SquareCB",
+    paper: "Foster, Rakhlin: Beyond UCB: Optimal and Efficient Contextual Bandits with Regression Oracles",
+    arxiv: "2002.04926",
+    year: 2020,
+    family: super::FAMILY,
+    summary: "contextual bandits from a log: explores less the more an action seems to cost, by a regression oracle",
+    claim: "regret of a contextual bandit is no worse than what the oracle's regression error allows; here a baseline",
+    equation: "p(a) = 1 / (K + gamma (c^(a) - c^(b))),   p(b) = 1 - the rest,   gamma = gamma_scale t^gamma_exponent",
+    symbols: &[
+        ("c^, b", "predicted cost of an action, and the first cheapest action"),
+        ("K, t", "actions of the decision, and decisions learnt from so far"),
+    ],
+    metrics: &[
+        (
+            "losses/average",
+            "mean of pi(a) c / p over the decisions so far, before each is learnt: cost per decision",
+        ),
+        ("stream/learned", "decisions learnt from"),
+        ("stream/skipped", "bad lines left out"),
+    ],
+    reach_for: "the first to try on logged decisions with features",
+    avoid_when: "costs are far from what the oracle can express; then cover many models (bag)",
+    failure_signs: &[
+        "the loss stays at that of the logging policy: gamma is small for costs of this size; raise method.gamma_scale",
+        "the loss rises late: gamma grows too fast; lower method.gamma_exponent",
+    ],
+    variants: &[("never below a share", "method.epsilon = 0.05")],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explore::tests::{COSTS, check};
+
+    #[test]
+    fn the_golden_table() {
+        let of = |t| SquareCb::default().probabilities(&COSTS, t);
+        check(&of(0), &[0.25; 4]);
+        check(&of(1), &[0.166_666_7, 0.45, 0.133_333_3, 0.25]);
+        check(&of(4), &[0.125, 0.534_090_9, 0.090_909_1, 0.25]);
+        check(&of(9), &[0.1, 0.581_034_5, 0.068_965_5, 0.25]);
+        check(&SquareCb::default().probabilities(&[0.0, 0.1], 100), &[11.0 / 12.0, 1.0 / 12.0]);
+        // K = 2, a gap of 0.5, gamma 10.
+        check(&SquareCb::default().probabilities(&[0.0, 0.5], 1), &[6.0 / 7.0, 1.0 / 7.0]);
+        check(&SquareCb { epsilon: 0.8, ..SquareCb::default() }.probabilities(&[0.0, 1e9], 100), &[0.6, 0.4]);
+    }
+}
