@@ -10,7 +10,7 @@ pub trait MethodSettings: Settings + Clone + 'static {
     const SLUG: &'static str;
     /// What a run counts, in the plural: `rounds`, `episodes`, `decisions`.
     const UNIT: &'static str;
-    /// The metric that is shown on the way, and its name there.
+    /// What the metric that is shown on the way is called there, and the metric.
     const WATCHED: (&'static str, &'static str);
 
     /// A run before its first step. All its randomness comes from `training.seed`.

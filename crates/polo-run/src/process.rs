@@ -122,7 +122,7 @@ pub struct Labels<'a> {
     pub method: &'a str,
     /// Of its steps, in the plural.
     pub unit: &'a str,
-    /// The metric that is shown on the way, and its name there.
+    /// What the metric that is shown on the way is called there, and the metric.
     pub watched: (&'a str, &'a str),
     /// Keys whose change does not change what a resumed run computes.
     pub free: &'a [&'a str],

@@ -10,6 +10,14 @@ use polo_control::{
     },
     settings as control_settings, train as control_train,
 };
+use polo_decision::{
+    claims as decision_claims,
+    methods::{
+        adversarial_linear_mdp, epsilon_greedy, fastcb, martingale_td, r2pvi, softmax, squarecb,
+        weighted_tallying_bandits,
+    },
+    settings as decision_settings, stream, train as decision_train,
+};
 use polo_preference::{
     claims,
     methods::{
@@ -113,6 +121,23 @@ pub const METHODS: &[Method] = &[
         reproduce: Some(control_claims::trajectory_weighting::reproduce),
         ..control::<trajectory_weighting::TrajectoryWeighting>(&trajectory_weighting::CARD)
     },
+    decisions::<squarecb::SquareCb>(&squarecb::CARD),
+    decisions::<fastcb::FastCb>(&fastcb::CARD),
+    decisions::<epsilon_greedy::EpsilonGreedy>(&epsilon_greedy::CARD),
+    decisions::<softmax::Softmax>(&softmax::CARD),
+    Method {
+        reproduce: Some(decision_claims::weighted_tallying_bandits::reproduce),
+        ..solver::<weighted_tallying_bandits::WeightedTallyingBandits>(&weighted_tallying_bandits::CARD)
+    },
+    Method {
+        reproduce: Some(decision_claims::adversarial_linear_mdp::reproduce),
+        ..solver::<adversarial_linear_mdp::AdversarialLinearMdp>(&adversarial_linear_mdp::CARD)
+    },
+    Method { reproduce: Some(decision_claims::r2pvi::reproduce), ..solver::<r2pvi::R2pvi>(&r2pvi::CARD) },
+    Method {
+        reproduce: Some(decision_claims::martingale_td::reproduce),
+        ..solver::<martingale_td::MartingaleTd>(&martingale_td::CARD)
+    },
 ];
 
 /// A method of the offline-pairs regime.
@@ -144,6 +169,41 @@ const fn control<M: control_settings::MethodSettings>(card: &'static MethodCard)
         train: |layers, out, resume| {
             let loaded = config::load::<control_settings::TrainSettings<M>>(layers)?;
             let outcome = control_train::train(&loaded, out, resume)?;
+            Ok(Outcome { trained: outcome.left, metrics: outcome.metrics })
+        },
+        reproduce: None,
+    }
+}
+
+/// A scheme of exploration that learns from a log of decisions.
+const fn decisions<E: stream::ExplorerSettings>(card: &'static MethodCard) -> Method {
+    Method {
+        card,
+        keys: config::keys::<stream::StreamSettings<E>>,
+        commented_default: config::commented_default::<stream::StreamSettings<E>>,
+        resolve: |layers| Ok(config::load::<stream::StreamSettings<E>>(layers)?.resolved),
+        plan: |layers| stream::plan(&config::load::<stream::StreamSettings<E>>(layers)?.settings),
+        train: |layers, out, resume| {
+            let outcome = stream::train(&config::load::<stream::StreamSettings<E>>(layers)?, out, resume)?;
+            Ok(Outcome { trained: outcome.left, metrics: outcome.metrics })
+        },
+        reproduce: None,
+    }
+}
+
+/// A method for decisions that comes with its problem.
+const fn solver<M: decision_settings::MethodSettings>(card: &'static MethodCard) -> Method {
+    Method {
+        card,
+        keys: config::keys::<decision_settings::TrainSettings<M>>,
+        commented_default: config::commented_default::<decision_settings::TrainSettings<M>>,
+        resolve: |layers| Ok(config::load::<decision_settings::TrainSettings<M>>(layers)?.resolved),
+        plan: |layers| {
+            decision_train::plan(&config::load::<decision_settings::TrainSettings<M>>(layers)?.settings)
+        },
+        train: |layers, out, resume| {
+            let loaded = config::load::<decision_settings::TrainSettings<M>>(layers)?;
+            let outcome = decision_train::train(&loaded, out, resume)?;
             Ok(Outcome { trained: outcome.left, metrics: outcome.metrics })
         },
         reproduce: None,
@@ -182,6 +242,7 @@ mod tests {
         let families: BTreeSet<_> = polo_preference::methods::METHODS
             .iter()
             .chain(polo_control::methods::METHODS)
+            .chain(polo_decision::methods::METHODS)
             .map(|card| card.slug)
             .collect();
         assert_eq!(ours.iter().copied().collect::<BTreeSet<_>>(), families);

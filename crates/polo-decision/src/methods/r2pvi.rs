@@ -222,7 +222,7 @@ impl R2pvi {
 impl MethodSettings for R2pvi {
     const SLUG: &'static str = CARD.slug;
     const UNIT: &'static str = "steps";
-    const WATCHED: (&'static str, &'static str) = ("charts/value", "value");
+    const WATCHED: (&'static str, &'static str) = ("value", "charts/value");
 
     fn process(&self, training: &Training) -> Result<Box<dyn Process>> {
         let seeds = Seeds::new(training.seed);

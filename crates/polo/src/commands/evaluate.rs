@@ -2,7 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::ArgPredicate;
 use polo_control::policy::Policy;
+use polo_decision::{
+    evaluation,
+    logged::{Log, Policy as Decisions},
+};
 use polo_lm::{
     check::{RowKind, check},
     encode::{Limits, LongPrompt},
@@ -33,13 +38,16 @@ use super::generate::{Drawing, Speaker};
 use crate::output::{End, Output};
 
 /// Measure a model: loss and preference accuracy on pairs, and win rate against another model or a file; of a policy for
-/// control (--episodes), returns in its environment.
+/// control (--episodes), returns in its environment; of a policy for decisions (--log), what it would have earned.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| {
+    model.required(false).required_unless_present("log").default_value_if("log", ArgPredicate::IsPresent, ".")
+}))]
 pub struct Args {
     #[command(flatten)]
     drawing: Drawing,
     /// Held-out pairs, or prompts for a win rate alone; may be given many times.
-    #[arg(long, value_name = "FILE", required_unless_present = "episodes")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["episodes", "log"])]
     data: Vec<PathBuf>,
     /// The model is a policy for control: let it act, without chance, in so many episodes of its environment, the first
     /// begun with --seed, the next with the seed after it.
@@ -48,6 +56,14 @@ pub struct Args {
     /// Film the first episode: FILE.gif moves, FILE.png has frames side by side.
     #[arg(long, value_name = "FILE", requires = "episodes", conflicts_with = "data")]
     film: Option<PathBuf>,
+    /// Logged decisions: say what --policy would have earned, by every off-policy estimator. A CSV file with the columns
+    /// `action`, `reward`, `propensity`, perhaps `position`, and numbers of the context; or one of the Open Bandit Dataset.
+    #[arg(long, value_name = "FILE", requires = "policy", conflicts_with_all = ["data", "episodes"])]
+    log: Option<PathBuf>,
+    /// The policy that is to be evaluated on --log: `uniform`, or a CSV file with the columns `action`, `probability` and
+    /// perhaps `position`, or with `p0`, `p1`, ... for each row of the log, or another log of the Open Bandit Dataset.
+    #[arg(long, value_name = "POLICY", requires = "log")]
+    policy: Option<PathBuf>,
     /// The model that margins are measured against.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
@@ -68,6 +84,19 @@ pub struct Args {
 /// # Errors
 /// Unusable models, data or judge.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
+    if let (Some(log), Some(policy)) = (&args.log, &args.policy) {
+        let log = Log::read(log)?;
+        let policy = match policy.as_os_str() == "uniform" {
+            true => Decisions::uniform(&log),
+            false => Decisions::read(policy, &log)?,
+        };
+        let seeds = Seeds::new(args.drawing.seed);
+        let found = evaluation::evaluate(&log, &policy, &[], &evaluation::Plan::new(&log), &seeds)?;
+        return output.write(&match args.json {
+            true => format!("{:#}\n", json!(found)),
+            false => found.to_string(),
+        });
+    }
     if let Some(episodes) = args.episodes {
         return print(args, &returns(args, episodes as usize)?, output);
     }

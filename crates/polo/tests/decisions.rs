@@ -1,0 +1,107 @@
+//! Decisions through the real binary: a stream that is learnt from, stopped and gone on with, problems that methods solve,
+//! a policy that is evaluated on a log, and what cannot be is refused.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{done, goes_on_as_if_never_killed, refused};
+use tempfile::TempDir;
+
+/// A log of so many decisions.
+fn log(folder: &Path, decisions: usize) {
+    let few = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../polo-decision/tests/golden/decisions.dsjson"
+    ));
+    let few = few.unwrap();
+    let many: String = few.lines().cycle().take(decisions).flat_map(|line| [line, "\n"]).collect();
+    fs::write(folder.join("log.dsjson"), many).unwrap();
+}
+
+const CROSSED: &str = "--set oracle.interactions=[\"UA\"]";
+
+#[test]
+fn schemes_of_exploration_learn_from_a_log() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    log(folder, 3000);
+    let sharp = "--set method.lambda=10";
+    for (method, settings) in [("squarecb", ""), ("fastcb", ""), ("epsilon-greedy", ""), ("softmax", sharp)] {
+        let line = format!("train {method} --data log.dsjson --out {method} {CROSSED} {settings}");
+        assert_eq!(done(folder, &line), format!("{method}/final\n"));
+        let table = fs::read_to_string(folder.join(method).join("final/progressive.txt")).unwrap();
+        let last = table.lines().last().unwrap();
+        assert!(last.contains("2048"), "{table}");
+        // The logging policy earns 0.52 a decision; the same 150 decisions again and again are soon known by heart.
+        let loss: f64 = last.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(loss < -0.65, "{method}: {table}");
+        assert!(fs::read_to_string(folder.join(method).join("report.html")).unwrap().contains("losses/average"));
+    }
+    let said = done(folder, "plan squarecb --data log.dsjson");
+    assert!(said.contains("3,000"), "{said}");
+}
+
+#[test]
+fn a_killed_stream_goes_on_exactly() {
+    let folder = TempDir::new().unwrap();
+    log(folder.path(), 60_000);
+    let line = format!("train squarecb --data log.dsjson {CROSSED} --set training.checkpoint_every=2000");
+    goes_on_as_if_never_killed(folder.path(), "stream", &line);
+}
+
+#[test]
+fn methods_solve_the_problems_that_they_come_with() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    for line in [
+        "train weighted-tallying-bandits --set method.rounds=2000",
+        "train martingale-td --set method.paths=300",
+        "train r2pvi",
+        "train adversarial-linear-mdp --set method.episodes=100",
+    ] {
+        let method = line.split_whitespace().nth(1).unwrap();
+        assert_eq!(done(folder, &format!("{line} --out {method}")), format!("{method}/final\n"));
+        assert!(fs::read_dir(folder.join(method).join("final")).unwrap().count() > 0, "{method} left nothing");
+    }
+}
+
+#[test]
+fn a_policy_is_evaluated_on_a_log() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    // Action 1 earns 1, action 0 nothing; each was taken half of the time.
+    let rows: String = (0..200).map(|row| format!("{},{},0.5,{}\n", row % 2, row % 2, row % 7)).collect();
+    fs::write(folder.join("log.csv"), format!("action,reward,propensity,x\n{rows}")).unwrap();
+    fs::write(folder.join("one.csv"), "action,probability\n0,0.25\n1,0.75\n").unwrap();
+    let said = done(folder, "evaluate --log log.csv --policy one.csv --json");
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let lines = found["lines"].as_array().unwrap();
+    assert!(lines.len() >= 9, "{said}");
+    for line in lines.iter().take(2) {
+        assert!((line["value"].as_f64().unwrap() - 0.75).abs() < 1e-9, "{line}");
+    }
+    assert!(done(folder, "evaluate --log log.csv --policy uniform").contains("SNIPS"));
+    refused(folder, "evaluate --log log.csv", "--policy", "");
+    refused(folder, "evaluate --log missing.csv --policy uniform", "missing.csv", "");
+    fs::write(folder.join("bad.csv"), "action,reward,propensity\n0,1,0\n").unwrap();
+    refused(folder, "evaluate --log bad.csv --policy uniform", "bad.csv:2", "");
+}
+
+#[test]
+fn what_cannot_be_learnt_from_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    refused(folder, "train squarecb", "a log of decisions", "--data");
+    refused(folder, "train squarecb --data missing.dsjson", "missing.dsjson", "");
+    fs::write(folder.join("empty.dsjson"), "").unwrap();
+    refused(folder, "train squarecb --data empty.dsjson", "no line", "");
+    log(folder, 20);
+    let good = fs::read_to_string(folder.join("log.dsjson")).unwrap();
+    fs::write(folder.join("bad.dsjson"), format!("{good}{}", &good[..40])).unwrap();
+    refused(folder, "train squarecb --data bad.dsjson --out bad", "bad.dsjson:21", "on_bad_line=skip");
+    done(folder, "train squarecb --data bad.dsjson --out skipped --set data.on_bad_line=skip");
+    refused(folder, "train squarecb --data log.dsjson --set oracle.interactions=[\"U\"]", "`U`", "UA");
+    refused(folder, "train squarecb --data log.dsjson --set method.epsilon=2", "method.epsilon", "");
+}
