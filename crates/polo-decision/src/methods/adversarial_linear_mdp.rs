@@ -257,7 +257,7 @@ impl AdversarialLinearMdp {
 impl MethodSettings for AdversarialLinearMdp {
     const SLUG: &'static str = CARD.slug;
     const UNIT: &'static str = "episodes";
-    const WATCHED: (&'static str, &'static str) = ("charts/regret", "regret");
+    const WATCHED: (&'static str, &'static str) = ("regret", "charts/regret");
 
     fn process(&self, training: &Training) -> Result<Box<dyn Process>> {
         Ok(Box::new(self.learner(training.seed)?))
