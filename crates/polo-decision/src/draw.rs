@@ -45,10 +45,15 @@ pub fn gamma(shape: f64, rng: &mut impl Rng) -> f64 {
 
 /// `size` probabilities of sum 1 from the symmetric Dirichlet distribution with this concentration.
 pub fn dirichlet(concentration: f64, size: usize, rng: &mut impl Rng) -> Vec<f64> {
+    dirichlet_with(&vec![concentration; size], rng)
+}
+
+/// Probabilities of sum 1 from the Dirichlet distribution with these concentrations.
+pub fn dirichlet_with(concentrations: &[f64], rng: &mut impl Rng) -> Vec<f64> {
     loop {
-        let draws: Vec<f64> = (0..size).map(|_| gamma(concentration, rng)).collect();
+        let draws: Vec<f64> = concentrations.iter().map(|shape| gamma(*shape, rng)).collect();
         let sum: f64 = draws.iter().sum();
-        // All may underflow where the concentration is tiny.
+        // All may underflow where the concentrations are tiny.
         if sum > 0.0 {
             return draws.iter().map(|x| x / sum).collect();
         }
@@ -82,6 +87,9 @@ mod tests {
         // Beta(0.4, 0.8) in each of three coordinates.
         let parts: Vec<f64> = (0..DRAWS).map(|_| dirichlet(0.4, 3, &mut rng)[1]).collect();
         check(&parts, 1.0 / 3.0, (2.0 / 9.0) / 2.2);
+        // Beta(2, 3).
+        let parts: Vec<f64> = (0..DRAWS).map(|_| dirichlet_with(&[2.0, 1.0, 2.0], &mut rng)[0]).collect();
+        check(&parts, 0.4, 0.04);
     }
 
     #[test]

@@ -21,4 +21,5 @@ pub mod reward_model;
 pub mod settings;
 pub mod stream;
 pub mod synthetic;
+pub mod tabular;
 pub mod train;

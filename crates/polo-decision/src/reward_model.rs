@@ -203,7 +203,8 @@ fn weightless() -> Problem {
         .hint("let all rows count alike, or take a simpler model")
 }
 
-fn sigmoid(x: f64) -> f64 {
+/// 1 / (1 + e^(-x)).
+pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 

@@ -53,6 +53,14 @@ pub fn save_state(path: &Path, state: &impl Serialize) -> Result<()> {
     write_atomic(path, &text)
 }
 
+/// Makes the folder that [`polo_run::process::Process::finish`] writes into.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))
+}
+
 /// Reads what [`save_state`] wrote.
 ///
 /// # Errors

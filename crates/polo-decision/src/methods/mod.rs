@@ -7,6 +7,7 @@ pub mod epsilon_greedy;
 pub mod fastcb;
 pub mod martingale_td;
 pub mod r2pvi;
+pub mod randomized_pbrl;
 pub mod softmax;
 pub mod squarecb;
 pub mod weighted_tallying_bandits;
@@ -23,5 +24,6 @@ pub const METHODS: &[MethodCard] = &[
     adversarial_linear_mdp::CARD,
     martingale_td::CARD,
     r2pvi::CARD,
+    randomized_pbrl::CARD,
     weighted_tallying_bandits::CARD,
 ];

@@ -1,0 +1,191 @@
+//! What is believed about transitions: randomised value iteration with features, or Dirichlet posteriors of a table.
+
+use polo_run::Result;
+use rand_chacha::rand_core::Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::gaussian::Gaussian;
+use crate::{
+    draw::dirichlet_with,
+    linear::dot,
+    tabular::{Episode, Table, Tabular},
+};
+
+/// What a pair is worth after its reward while its features are unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefaultValue {
+    /// The steps that are left times the largest reward: such pairs are sought.
+    #[default]
+    Optimistic,
+    /// Nothing.
+    Zero,
+}
+
+/// How PR-LSVI turns ridge regressions of the next values into ω.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Iteration {
+    /// σ_P.
+    pub sigma: f64,
+    /// ‖φ‖ up to which the regression is trusted.
+    pub alpha_low: f64,
+    /// ‖φ‖ beyond which the default value stands.
+    pub alpha_high: f64,
+    /// The default value.
+    pub default_value: DefaultValue,
+    /// Whether draws are cut at ± the steps left times the largest reward.
+    pub clip: bool,
+    /// B.
+    pub reward_bound: f64,
+}
+
+/// What is believed about transitions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Transitions {
+    /// PR-LSVI, of each step: λ I + Σ φ φᵀ, and Σ φ by the next state, `[S][d]`.
+    Linear {
+        /// Covariances.
+        covariances: Vec<Gaussian>,
+        /// Sums of features, so that Σ φ V(s') can be had for every V.
+        sums: Vec<Vec<Vec<f64>>>,
+    },
+    /// Dirichlet posteriors: concentrations, `[H][S · A · S]`.
+    Dirichlet(Vec<Vec<f64>>),
+}
+
+impl Transitions {
+    /// Ridge regressions without data.
+    pub fn linear(process: &Tabular, lambda: f64) -> Self {
+        let size = process.size();
+        Self::Linear {
+            covariances: vec![Gaussian::new(size, lambda); process.horizon],
+            sums: vec![vec![vec![0.0; size]; process.states]; process.horizon],
+        }
+    }
+
+    /// The symmetric prior.
+    pub fn dirichlet(process: &Tabular, concentration: f64) -> Self {
+        Self::Dirichlet(vec![vec![concentration; process.pairs() * process.states]; process.horizon])
+    }
+
+    /// Learns from an episode.
+    pub fn learn(&mut self, process: &Tabular, episode: &Episode) {
+        for (h, (pair, next)) in episode.iter().enumerate() {
+            match self {
+                Self::Linear { covariances, sums } => {
+                    let features = &process.features[*pair];
+                    covariances[h].add(features, 1.0);
+                    sums[h][*next].iter_mut().zip(features).for_each(|(sum, x)| *sum += x);
+                }
+                Self::Dirichlet(counts) => counts[h][pair * process.states + next] += 1.0,
+            }
+        }
+    }
+
+    /// The greedy policy for rewards θ, `[H · d]`, under a draw of the transitions.
+    ///
+    /// # Errors
+    /// A covariance that rounding has ruined.
+    pub fn plan(
+        &mut self,
+        process: &Tabular,
+        theta: &[f64],
+        iteration: &Iteration,
+        rng: &mut impl Rng,
+    ) -> Result<Table> {
+        let mut failed = None;
+        let table = process.greedy(|h, values| {
+            let rewards = rewards(process, theta, h);
+            match self {
+                Self::Linear { covariances, sums } => {
+                    let later = iteration.later(process, h, values, &mut covariances[h], &sums[h], rng);
+                    match later {
+                        Ok(later) => rewards.iter().zip(later).map(|(r, omega)| r + omega).collect(),
+                        Err(problem) => {
+                            failed = Some(problem);
+                            rewards
+                        }
+                    }
+                }
+                Self::Dirichlet(counts) => {
+                    let rows = counts[h].chunks_exact(process.states);
+                    let drawn: Vec<f64> = rows.flat_map(|row| dirichlet_with(row, rng)).collect();
+                    process.backup(&rewards, &drawn, values)
+                }
+            }
+        });
+        failed.map_or(Ok(table), Err)
+    }
+
+    /// The greedy policy under the means of transitions and no noise, for what a user takes away.
+    ///
+    /// # Errors
+    /// A covariance that rounding has ruined.
+    pub fn plan_on_means(&self, process: &Tabular, theta: &[f64], iteration: &Iteration) -> Result<Table> {
+        if let Self::Dirichlet(counts) = self {
+            let mean = |row: &[f64]| {
+                let sum: f64 = row.iter().sum();
+                row.iter().map(|count| count / sum).collect::<Vec<f64>>()
+            };
+            return Ok(process.greedy(|h, values| {
+                let means: Vec<f64> = counts[h].chunks_exact(process.states).flat_map(mean).collect();
+                process.backup(&rewards(process, theta, h), &means, values)
+            }));
+        }
+        // Nothing unseen is worth the risk any more.
+        let quiet = Iteration { sigma: 0.0, default_value: DefaultValue::Zero, ..*iteration };
+        // Draws without noise leave the generator untouched.
+        self.clone().plan(process, theta, &quiet, &mut polo_run::seed::Seeds::new(0).rng("unused", 0))
+    }
+}
+
+/// φ·θ_h of all pairs.
+pub fn rewards(process: &Tabular, theta: &[f64], h: usize) -> Vec<f64> {
+    let size = process.size();
+    process.features.iter().map(|x| dot(x, &theta[h * size..(h + 1) * size])).collect()
+}
+
+impl Iteration {
+    /// ω_h of all pairs.
+    fn later(
+        &self,
+        process: &Tabular,
+        h: usize,
+        values: &[f64],
+        covariance: &mut Gaussian,
+        sums: &[Vec<f64>],
+        rng: &mut impl Rng,
+    ) -> Result<Vec<f64>> {
+        let left = process.horizon - 1 - h;
+        if left == 0 {
+            return Ok(vec![0.0; process.pairs()]);
+        }
+        let most = left as f64 * self.reward_bound;
+        let mut sum = vec![0.0; process.size()];
+        for (features, value) in sums.iter().zip(values) {
+            sum.iter_mut().zip(features).for_each(|(sum, x)| *sum += value * x);
+        }
+        let noise = covariance.noise(self.sigma, rng)?;
+        let theta: Vec<f64> =
+            covariance.solve(&sum).iter().zip(noise).map(|(mean, noise)| mean + noise).collect();
+        let default = match self.default_value {
+            DefaultValue::Optimistic => most,
+            DefaultValue::Zero => 0.0,
+        };
+        let one = |features: &Vec<f64>| {
+            let drawn = dot(features, &theta);
+            let drawn = if self.clip { drawn.clamp(-most, most) } else { drawn };
+            let norm = covariance.norm(features);
+            let trust = if norm <= self.alpha_low {
+                1.0
+            } else if norm > self.alpha_high {
+                0.0
+            } else {
+                (self.alpha_high - norm) / (self.alpha_high - self.alpha_low)
+            };
+            trust * drawn + (1.0 - trust) * default
+        };
+        Ok(process.features.iter().map(one).collect())
+    }
+}
