@@ -121,14 +121,12 @@ impl Interactions {
             features.iter().for_each(|feature| take(feature.hash, feature.value));
         }
         for letters in &self.0 {
-            let both = |letter: u8| [shared.space(letter), action.space(letter)];
-            // Where a letter meets itself, every pair is taken once.
-            let first: Vec<Feature> = both(letters[0]).concat();
-            let second: Vec<Feature> = both(letters[1]).concat();
-            for (i, one) in first.iter().enumerate() {
+            let both = |letter: u8| shared.space(letter).iter().chain(action.space(letter));
+            for (i, one) in both(letters[0]).enumerate() {
+                // Where a letter meets itself, every pair is taken once.
                 let begin = if letters[0] == letters[1] { i } else { 0 };
                 let half = one.hash.wrapping_mul(PRIME);
-                for (j, other) in second.iter().enumerate().skip(begin) {
+                for (j, other) in both(letters[1]).enumerate().skip(begin) {
                     let (mixed, value) = (half ^ other.hash, one.value * other.value);
                     let Some(&third) = letters.get(2) else {
                         take(mixed, value);
@@ -136,11 +134,7 @@ impl Interactions {
                     };
                     let begin = if third == letters[1] { j } else { 0 };
                     let half = mixed.wrapping_mul(PRIME);
-                    both(third)
-                        .concat()
-                        .iter()
-                        .skip(begin)
-                        .for_each(|last| take(half ^ last.hash, value * last.value));
+                    both(third).skip(begin).for_each(|last| take(half ^ last.hash, value * last.value));
                 }
             }
         }

@@ -179,7 +179,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
                   family holds the truth, the step causes no bias here, and the order is that of the noise alone. CLSTD(0) \
                   without the truth has a small bias, about dt / 9, and a noise of the same order."
             .into(),
-        command: "polo reproduce martingale-td".into(),
+        command: format!("polo reproduce martingale-td --seeds {seeds}"),
         seconds: clock.elapsed().as_secs_f64(),
     })
 }

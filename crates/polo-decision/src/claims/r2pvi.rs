@@ -249,7 +249,7 @@ pub fn reproduce(folder: &Path, count: u64, quick: bool, say: &mut dyn FnMut(&st
                   chi-square are PEVI. On the put strong pessimism alone does nearly as well. Nearly every policy of the simulated process is one of two extremes, so that means over datasets say how \
                   often each was chosen. Robustness curves: r2pvi.html in the run's folder."
             .into(),
-        command: "polo reproduce r2pvi".into(),
+        command: format!("polo reproduce r2pvi --seeds {count}"),
         seconds: clock.elapsed().as_secs_f64(),
     })
 }
