@@ -4,4 +4,5 @@ pub mod adversarial_linear_mdp;
 pub mod martingale_td;
 pub mod ope;
 pub mod r2pvi;
+pub mod randomized_pbrl;
 pub mod weighted_tallying_bandits;

@@ -18,31 +18,25 @@
 //! The paper has no experiments and no code: scales are choices of this program, as are cutting draws of ω at ± what can
 //! come (`method.clip`), the default value and the interpolation.
 
-use std::path::{Path, PathBuf};
+use std::{f64::consts::FRAC_2_SQRT_PI, path::PathBuf};
 
-use polo_run::{
-    Problem, Result,
-    card::MethodCard,
-    config::Settings,
-    metrics::Metrics,
-    process::Process,
-    seed::{Seeds, unit},
-};
+use polo_run::{Problem, Result, card::MethodCard, config::Settings, process::Process, seed::Seeds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    reward_model::sigmoid,
     settings::{MethodSettings, Training},
     tabular::{Policy, Tabular},
-    train::{load_state, make_folder, save_state},
 };
 
 mod gaussian;
+mod learner;
 mod rewards;
 mod transitions;
 
 pub use gaussian::Gaussian;
+use learner::State;
+pub use learner::{Learner, Round};
 pub use rewards::{Particles, Posterior, Preferences, Rewards};
 pub use transitions::{DefaultValue, Iteration, Transitions};
 
@@ -197,7 +191,7 @@ impl Default for RandomizedPbrl {
 }
 
 /// Rewards of more features are beyond dense matrices.
-const MOST_FEATURES: usize = 2000;
+const MOST_FEATURES: usize = 1000;
 
 impl Settings for RandomizedPbrl {
     fn check(&self) -> Result<()> {
@@ -245,24 +239,20 @@ impl RandomizedPbrl {
 
     /// What a reader must know before the result means anything.
     fn warnings(&self) -> Vec<&'static str> {
-        let mut warnings = Vec::new();
-        if self.algorithm == Algorithm::PrLsvi && self.query == Query::Active && self.sigma_reward == 0.0 {
-            warnings.push(
+        if self.algorithm != Algorithm::PrLsvi || self.query != Query::Active {
+            return Vec::new();
+        }
+        if self.sigma_reward == 0.0 {
+            return vec![
                 "draws without noise never disagree: nothing will be asked; set method.query = \"always\"",
-            );
+            ];
         }
-        if self.algorithm == Algorithm::PrLsvi && self.query == Query::Active {
-            // ‖x‖ <= 2 √H for features of norm at most 1; ‖x‖² of one-hot ones is 2 H at most.
-            let most = std::f64::consts::FRAC_2_SQRT_PI * self.sigma_reward / self.lambda.sqrt();
-            if self.sigma_reward > 0.0
-                && self.file.is_none()
-                && self.epsilon > most * (2.0 * self.horizon as f64).sqrt()
-            {
-                warnings
-                    .push("no pair can be worth a question at this method.epsilon: nothing will be asked");
-            }
+        // ‖x‖² is at most 2 H where every pair has a feature of its own.
+        let most = FRAC_2_SQRT_PI * self.sigma_reward * (2.0 * self.horizon as f64 / self.lambda).sqrt();
+        if self.file.is_none() && self.epsilon >= most {
+            return vec!["no pair can be worth a question at this method.epsilon: nothing will be asked"];
         }
-        warnings
+        Vec::new()
     }
 
     /// A run before its first round.
@@ -296,245 +286,6 @@ impl RandomizedPbrl {
         let state = State { round: 0, regret: 0.0, queries: 0, last, rewards, transitions };
         Ok(Learner { settings: self.clone(), seeds, process, best, state })
     }
-}
-
-/// What a checkpoint holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct State {
-    round: u64,
-    /// Σ 2 V* - V^{π⁰} - V^{π¹}.
-    regret: f64,
-    queries: u64,
-    /// π⁰ of the round before.
-    last: Policy,
-    rewards: Rewards,
-    transitions: Transitions,
-}
-
-/// A run.
-#[derive(Clone, Debug)]
-pub struct Learner {
-    settings: RandomizedPbrl,
-    seeds: Seeds,
-    /// The process it plays.
-    pub process: Tabular,
-    /// V*.
-    pub best: f64,
-    state: State,
-}
-
-/// What happened in a round.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Round {
-    /// V* - V of both policies together.
-    pub regret: f64,
-    /// E |(θ - θ')·x|.
-    pub disagreement: f64,
-    /// Whether τ¹ was preferred, if that was asked.
-    pub outcome: Option<bool>,
-}
-
-impl Learner {
-    /// The greedy policy of a draw.
-    fn draw(&mut self, stream: &str) -> Result<Policy> {
-        let (round, settings) = (self.state.round, &self.settings);
-        let mut rng = self.seeds.rng(stream, round);
-        let theta = self.state.rewards.draw(settings.sigma_reward, &mut rng)?;
-        let table = self.state.transitions.plan(&self.process, &theta, &settings.iteration(), &mut rng)?;
-        Ok(Policy::Table(table))
-    }
-
-    /// Plays a round.
-    ///
-    /// # Errors
-    /// Covariances that rounding has ruined.
-    pub fn play(&mut self) -> Result<Round> {
-        let round = self.state.round;
-        let first = self.draw("draw")?;
-        let second = match self.settings.comparator {
-            Comparator::Previous => self.state.last.clone(),
-            Comparator::New => first.clone(),
-            Comparator::SecondDraw => self.draw("second draw")?,
-            Comparator::Uniform => Policy::Uniform,
-        };
-        let process = &self.process;
-        let episodes = [
-            process.play(&first, &mut self.seeds.rng("episode 0", round)),
-            process.play(&second, &mut self.seeds.rng("episode 1", round)),
-        ];
-        let features = episodes.each_ref().map(|episode| process.stacked(episode));
-        let x: Vec<f64> = features[1].iter().zip(&features[0]).map(|(one, zero)| one - zero).collect();
-        let State { rewards, transitions, queries, .. } = &mut self.state;
-        let disagreement = rewards.disagreement(self.settings.sigma_reward, &x);
-        let differs = x.iter().any(|x| *x != 0.0);
-        let asks = match self.settings.query {
-            Query::Active => disagreement > self.settings.epsilon,
-            Query::Always => true,
-            Query::Random => unit(&mut self.seeds.rng("query", round)) < self.settings.query_probability,
-        };
-        let outcome = if asks && differs && self.settings.algorithm != Algorithm::Rlsvi {
-            let better = process.total(&episodes[1]) - process.total(&episodes[0]);
-            let likely = sigmoid(self.settings.link_scale * better);
-            let outcome = unit(&mut self.seeds.rng("preference", round)) < likely;
-            rewards.prefer(&x, outcome, self.settings.refit_every, &self.seeds)?;
-            *queries += 1;
-            Some(outcome)
-        } else {
-            None
-        };
-        for episode in &episodes[..1 + usize::from(self.settings.learn_from_both)] {
-            transitions.learn(process, episode);
-            if self.settings.algorithm == Algorithm::Rlsvi {
-                let size = process.size();
-                for (h, (pair, _)) in episode.iter().enumerate() {
-                    let mut features = vec![0.0; process.horizon * size];
-                    features[h * size..(h + 1) * size].copy_from_slice(&process.features[*pair]);
-                    rewards.see(&features, process.rewards[h][*pair]);
-                }
-            }
-        }
-        let regret = 2.0 * self.best - process.value(&first) - process.value(&second);
-        self.state.round += 1;
-        self.state.regret += regret;
-        self.state.last = first;
-        Ok(Round { regret, disagreement, outcome })
-    }
-
-    /// Plays until this round.
-    ///
-    /// # Errors
-    /// Those of [`Self::play`].
-    pub fn play_until(&mut self, round: u64) -> Result<()> {
-        while self.state.round < round.min(self.settings.rounds) {
-            self.play()?;
-        }
-        Ok(())
-    }
-
-    /// Reg_t.
-    pub fn regret(&self) -> f64 {
-        self.state.regret
-    }
-
-    /// Σ Z.
-    pub fn queries(&self) -> u64 {
-        self.state.queries
-    }
-
-    /// The best policy under the means of what is believed.
-    ///
-    /// # Errors
-    /// Covariances that rounding has ruined.
-    pub fn recommended(&self) -> Result<Policy> {
-        let theta = self.state.rewards.centre();
-        let table =
-            self.state.transitions.plan_on_means(&self.process, &theta, &self.settings.iteration())?;
-        Ok(Policy::Table(table))
-    }
-}
-
-impl Process for Learner {
-    fn done(&self) -> u64 {
-        self.state.round
-    }
-
-    fn total(&self) -> u64 {
-        self.settings.rounds
-    }
-
-    fn go_on(&mut self) -> Result<Metrics> {
-        let round = self.play()?;
-        let mut metrics: Metrics = [
-            ("regret/total", self.state.regret),
-            ("regret/mean", self.state.regret / (2.0 * self.state.round as f64)),
-            ("regret/round", round.regret / 2.0),
-            ("queries/total", self.state.queries as f64),
-            ("queries/disagreement", round.disagreement),
-        ]
-        .into_iter()
-        .collect();
-        if let Some(outcome) = round.outcome {
-            metrics.set("queries/outcome", f64::from(u8::from(outcome)));
-        }
-        Ok(metrics)
-    }
-
-    fn must_be_finite(&self, metric: &str) -> bool {
-        metric.starts_with("regret/")
-    }
-
-    fn evaluate(&mut self) -> Result<Option<(Metrics, String)>> {
-        let value = self.process.value(&self.recommended()?);
-        let mean = self.state.regret / (2.0 * self.state.round.max(1) as f64);
-        let metrics = [
-            ("regret/total", self.state.regret),
-            ("regret/mean", mean),
-            ("queries/total", self.state.queries as f64),
-            ("values/recommended", value),
-            ("values/best", self.best),
-        ];
-        let line = format!(
-            "mean regret {mean:.4}, {} preferences asked, value {value:.4} of {:.4}",
-            self.state.queries, self.best
-        );
-        Ok(Some((metrics.into_iter().collect(), line)))
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        save_state(&folder.join("state.json"), &self.state)
-    }
-
-    fn load(&mut self, folder: &Path) -> Result<()> {
-        self.state = load_state(&folder.join("state.json"))?;
-        Ok(())
-    }
-
-    fn finish(&self, path: &Path) -> Result<()> {
-        make_folder(path)?;
-        let (process, theta) = (&self.process, self.state.rewards.centre());
-        let policy = self.recommended()?;
-        let names = match &policy {
-            Policy::Table(table) => table
-                .iter()
-                .map(|step| step.iter().map(|action| process.action_names[*action].as_str()).collect())
-                .collect(),
-            Policy::Uniform => Vec::new(),
-        };
-        let by_action =
-            |h| transitions::rewards(process, &theta, h).chunks(process.actions).map(Vec::from).collect();
-        let takeaway = Takeaway {
-            states: &process.state_names,
-            policy: names,
-            value: process.value(&policy),
-            best: self.best,
-            rewards: (0..process.horizon).map(by_action).collect(),
-            theta: &theta,
-            rounds: self.state.round,
-            regret: self.state.regret,
-            queries: self.state.queries,
-        };
-        save_state(&path.join("policy.json"), &takeaway)?;
-        save_state(&path.join("process.json"), &process.to_json())
-    }
-}
-
-/// `policy.json`: what was learnt.
-#[derive(Serialize)]
-struct Takeaway<'a> {
-    states: &'a [String],
-    /// The action for each step and state, under the means of what is believed.
-    policy: Vec<Vec<&'a str>>,
-    /// Its exact value, and that of an optimal policy.
-    value: f64,
-    best: f64,
-    /// `[H][S][A]`; identified but for what no comparison shows.
-    rewards: Vec<Vec<Vec<f64>>>,
-    /// `[H · d]`.
-    theta: &'a [f64],
-    rounds: u64,
-    /// Reg_T.
-    regret: f64,
-    queries: u64,
 }
 
 impl MethodSettings for RandomizedPbrl {
@@ -610,7 +361,7 @@ pub const CARD: MethodCard = MethodCard {
     reach_for: "few states and actions, or features in which rewards and transitions are linear, where nobody can name rewards but \
                 people can compare two episodes, and each comparison costs",
     avoid_when: "rewards are seen (any other method learns faster), or there are so many states without features that H S A is \
-                 above 2,000",
+                 above 1,000",
     failure_signs: &[
         "regret/mean stays level with few questions: method.epsilon is too large; halve it",
         "regret/mean stays level though much is asked: method.sigma_reward or sigma_transition is too small",

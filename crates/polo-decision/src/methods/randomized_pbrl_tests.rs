@@ -1,11 +1,12 @@
-use std::fs;
-
-use polo_run::seed::below;
+use polo_run::seed::{below, unit};
+use serde_json::Value;
 
 use super::*;
 use crate::{
     draw::normal,
     linear::{Matrix, dot},
+    reward_model::sigmoid,
+    train::{load_state, save_state},
 };
 
 fn run(settings: &RandomizedPbrl, seed: u64) -> Learner {
@@ -284,8 +285,8 @@ fn a_run_resumes_where_it_stopped_and_leaves_its_result() {
             assert_eq!(text(&whole), text(&second), "{algorithm:?}");
             let left = folder.path().join("final");
             second.finish(&left).unwrap();
-            let policy = fs::read_to_string(left.join("policy.json")).unwrap();
-            assert!(policy.contains("\"policy\":[[\"action "), "{policy}");
+            let policy: Value = load_state(&left.join("policy.json")).unwrap();
+            assert!(policy["policy"][2][0].as_str().unwrap().starts_with("action "), "{policy}");
             assert_eq!(Tabular::read(&left.join("process.json"), 1.0).unwrap(), second.process);
             let (metrics, line) = second.evaluate().unwrap().unwrap();
             assert!(metrics.get("values/recommended") <= metrics.get("values/best"), "{line}");
@@ -304,7 +305,7 @@ fn a_process_of_the_users_own_is_learnt_also_in_features() {
         "transitions": [[[1, 0], [0, 1]], [[0, 1], [0, 1]]], "rewards": [[0.2, 0], [1, 0.5]]"#;
     let features = r#", "features": [[[1, 0, 0], [0, 1, 0]], [[0, 0.8, 0.6], [0, 0.9, 0.3]]]"#;
     for text in [format!("{table}}}"), format!("{table}{features}}}")] {
-        fs::write(&path, text).unwrap();
+        save_state(&path, &serde_json::from_str::<Value>(&text).unwrap()).unwrap();
         let learner = run(&settings, 1);
         assert!(learner.regret() / 800.0 < 0.15, "{}", learner.regret());
         assert_eq!(learner.process.value(&learner.recommended().unwrap()), 1.0);

@@ -1,6 +1,11 @@
 //! What is believed about rewards θ_r: from preferences through the logistic link, or, for the upper bound, from rewards.
 
-use polo_run::{Result, seed::Seeds};
+use std::f64::consts::FRAC_2_SQRT_PI;
+
+use polo_run::{
+    Result,
+    seed::{Seeds, unit},
+};
 use rand_chacha::rand_core::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,8 +16,6 @@ use crate::{
     linear::{Matrix, dot},
     reward_model::sigmoid,
 };
-
-use polo_run::seed::unit;
 
 /// Newton steps are no longer than this: undamped ones diverge where preferences are nearly separable.
 const LONGEST_STEP: f64 = 2.0;
@@ -289,12 +292,11 @@ impl Rewards {
 
     /// E |(θ - θ')·x| over two independent draws: 2/√π σ ‖x‖ in Σ⁻¹ of a normal distribution.
     pub fn disagreement(&self, sigma: f64, x: &[f64]) -> f64 {
-        let closed = std::f64::consts::FRAC_2_SQRT_PI;
         match self {
             Self::Perturbed { covariance, .. } | Self::Seen { covariance, .. } => {
-                closed * sigma * covariance.norm(x)
+                FRAC_2_SQRT_PI * sigma * covariance.norm(x)
             }
-            Self::Laplace { hessian, .. } => closed * hessian.norm(x),
+            Self::Laplace { hessian, .. } => FRAC_2_SQRT_PI * hessian.norm(x),
             Self::Particles { particles, .. } => particles.disagreement(x),
         }
     }

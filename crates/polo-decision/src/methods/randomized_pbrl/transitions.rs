@@ -1,6 +1,6 @@
 //! What is believed about transitions: randomised value iteration with features, or Dirichlet posteriors of a table.
 
-use polo_run::Result;
+use polo_run::{Result, seed::Seeds};
 use rand_chacha::rand_core::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,7 @@ impl Transitions {
         // Nothing unseen is worth the risk any more.
         let quiet = Iteration { sigma: 0.0, default_value: DefaultValue::Zero, ..*iteration };
         // Draws without noise leave the generator untouched.
-        self.clone().plan(process, theta, &quiet, &mut polo_run::seed::Seeds::new(0).rng("unused", 0))
+        self.clone().plan(process, theta, &quiet, &mut Seeds::new(0).rng("unused", 0))
     }
 }
 
@@ -187,5 +187,62 @@ impl Iteration {
             trust * drawn + (1.0 - trust) * default
         };
         Ok(process.features.iter().map(one).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ITERATION: Iteration = Iteration {
+        sigma: 0.0,
+        alpha_low: 0.7,
+        alpha_high: 1.0,
+        default_value: DefaultValue::Optimistic,
+        clip: true,
+        reward_bound: 1.0,
+    };
+
+    /// ω of step `h` after `visits` of the pair 0 that led to state 1.
+    fn later(iteration: &Iteration, h: usize, visits: usize, values: &[f64]) -> Vec<f64> {
+        let process = Tabular::random(3, 3, 2, 0.5, &Seeds::new(1));
+        let mut model = Transitions::linear(&process, 1.0);
+        (0..visits).for_each(|_| model.learn(&process, &vec![(0, 1); 3]));
+        let Transitions::Linear { mut covariances, sums } = model else { unreachable!() };
+        let mut rng = Seeds::new(2).rng("noise", 0);
+        iteration.later(&process, h, values, &mut covariances[h], &sums[h], &mut rng).unwrap()
+    }
+
+    #[test]
+    fn unseen_pairs_have_the_default_and_one_visit_nearly_removes_it() {
+        let values = [0.1, 1.4, 0.3];
+        #[track_caller]
+        fn check(omega: &[f64], visited: f64, other: f64) {
+            assert!((omega[0] - visited).abs() < 1e-12, "{omega:?}");
+            assert!(omega[1..].iter().all(|omega| *omega == other), "{omega:?}");
+        }
+        check(&later(&ITERATION, 0, 0, &values), 2.0, 2.0);
+        let trust = (1.0 - 0.5_f64.sqrt()) / 0.3;
+        assert!((trust - 0.976).abs() < 0.001);
+        // Ridge regression of one visit halves what was seen.
+        check(&later(&ITERATION, 0, 1, &values), trust * 0.7 + (1.0 - trust) * 2.0, 2.0);
+        check(&later(&ITERATION, 1, 2, &values), 1.4 * 2.0 / 3.0, 1.0);
+        let cut = [0.0, 9.0, 0.0];
+        check(&later(&ITERATION, 1, 2, &cut), 1.0, 1.0);
+        let free = Iteration { clip: false, default_value: DefaultValue::Zero, ..ITERATION };
+        check(&later(&free, 1, 2, &cut), 6.0, 0.0);
+        // Nothing follows the last step, whatever the noise.
+        check(&later(&Iteration { sigma: 1.0, ..ITERATION }, 2, 2, &values), 0.0, 0.0);
+    }
+
+    #[test]
+    fn tables_count_what_followed() {
+        let process = Tabular::random(2, 3, 2, 0.5, &Seeds::new(1));
+        let mut model = Transitions::dirichlet(&process, 0.5);
+        model.learn(&process, &vec![(1, 2), (5, 0)]);
+        let Transitions::Dirichlet(counts) = model else { unreachable!() };
+        assert_eq!(counts[0][3..6], [0.5, 0.5, 1.5]);
+        assert_eq!(counts[1][15..18], [1.5, 0.5, 0.5]);
+        assert_eq!(counts.concat().iter().sum::<f64>(), 2.0 * 9.0 + 2.0);
     }
 }
