@@ -13,8 +13,8 @@ use polo_control::{
 use polo_decision::{
     claims as decision_claims,
     methods::{
-        adversarial_linear_mdp, epsilon_greedy, fastcb, martingale_td, r2pvi, softmax, squarecb,
-        weighted_tallying_bandits,
+        adversarial_linear_mdp, epsilon_greedy, fastcb, martingale_td, r2pvi, randomized_pbrl, softmax,
+        squarecb, weighted_tallying_bandits,
     },
     settings as decision_settings, stream, train as decision_train,
 };
@@ -134,6 +134,10 @@ pub const METHODS: &[Method] = &[
         ..solver::<adversarial_linear_mdp::AdversarialLinearMdp>(&adversarial_linear_mdp::CARD)
     },
     Method { reproduce: Some(decision_claims::r2pvi::reproduce), ..solver::<r2pvi::R2pvi>(&r2pvi::CARD) },
+    Method {
+        reproduce: Some(decision_claims::randomized_pbrl::reproduce),
+        ..solver::<randomized_pbrl::RandomizedPbrl>(&randomized_pbrl::CARD)
+    },
     Method {
         reproduce: Some(decision_claims::martingale_td::reproduce),
         ..solver::<martingale_td::MartingaleTd>(&martingale_td::CARD)

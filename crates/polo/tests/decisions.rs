@@ -60,6 +60,7 @@ fn methods_solve_the_problems_that_they_come_with() {
         "train martingale-td --set method.paths=300",
         "train r2pvi",
         "train adversarial-linear-mdp --set method.episodes=100",
+        "train randomized-pbrl --set method.rounds=50",
     ] {
         let method = line.split_whitespace().nth(1).unwrap();
         assert_eq!(done(folder, &format!("{line} --out {method}")), format!("{method}/final\n"));
