@@ -17,6 +17,7 @@ pub mod logged;
 pub mod methods;
 pub mod obd;
 pub mod oracle;
+pub mod regression;
 pub mod reward_model;
 pub mod settings;
 pub mod stream;

@@ -8,6 +8,7 @@ use crate::{
     estimators::{chosen, mrdr_weights},
     linear::{Matrix, dot},
     logged::{Log, Policy},
+    regression::{Regression, sigmoid},
 };
 
 /// What predicts a reward from context and action. Linear models see the context's numbers, those of the action (1 for
@@ -187,8 +188,11 @@ impl Design<'_> {
             inputs.push(1.0);
         }
         let weights: Vec<f64> = rows.iter().map(|&row| self.weights[row]).collect();
-        let problem = Regression { inputs, rewards, weights, penalty, size, logistic };
-        let beta = problem.solve().ok_or_else(weightless)?;
+        let mut penalties = vec![penalty; size];
+        penalties[size - 1] = 0.0;
+        let problem = Regression { inputs, rewards, weights, penalties, centre: vec![0.0; size], logistic };
+        // Steps are cheap: on to the last bits.
+        let beta = problem.solve(0.0, 100).ok_or_else(weightless)?;
         let by_action = self
             .features
             .chunks_exact(own)
@@ -201,91 +205,6 @@ impl Design<'_> {
 fn weightless() -> Problem {
     Problem::input("the reward model cannot be fitted: the rows have no weight, or far too different ones")
         .hint("let all rows count alike, or take a simpler model")
-}
-
-/// 1 / (1 + e^(-x)).
-pub fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Least Σ w loss(r, x β) + penalty (|β|² - β_last²) / 2, loss being squares / 2 or cross-entropy.
-struct Regression {
-    /// `[rows, size]`, the last of each row 1.
-    inputs: Vec<f64>,
-    rewards: Vec<f64>,
-    weights: Vec<f64>,
-    penalty: f64,
-    size: usize,
-    logistic: bool,
-}
-
-/// Newton steps; from 0, a dozen reach the last bits.
-const MOST_STEPS: usize = 100;
-
-impl Regression {
-    /// β by damped Newton steps, of which squares need one; none where the curvature is not positive.
-    fn solve(&self) -> Option<Vec<f64>> {
-        let mut beta = vec![0.0; self.size];
-        let mut loss = self.loss(&beta);
-        for _ in 0..MOST_STEPS {
-            let (slope, curvature) = self.derivatives(&beta);
-            let step = curvature.inverse()?.times(&slope);
-            let decrease = dot(&slope, &step);
-            let mut length = 1.0;
-            let next = loop {
-                let next: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b - length * s).collect();
-                let found = self.loss(&next);
-                if found <= loss - 1e-4 * length * decrease {
-                    loss = found;
-                    break Some(next);
-                }
-                length /= 2.0;
-                if length < 1e-6 {
-                    break None;
-                }
-            };
-            // No step lessens the loss: rounding is all that is left of the slope.
-            let Some(next) = next else { break };
-            beta = next;
-            if decrease <= 1e-24 * (1.0 + loss.abs()) {
-                break;
-            }
-        }
-        beta.iter().all(|b| b.is_finite()).then_some(beta)
-    }
-
-    fn rows(&self) -> impl Iterator<Item = (&[f64], f64, f64)> {
-        self.inputs
-            .chunks_exact(self.size)
-            .zip(&self.rewards)
-            .zip(&self.weights)
-            .map(|((x, &r), &w)| (x, r, w))
-    }
-
-    fn loss(&self, beta: &[f64]) -> f64 {
-        let held = dot(&beta[..self.size - 1], &beta[..self.size - 1]);
-        let of_row = |(x, r, w): (&[f64], f64, f64)| {
-            let score = dot(x, beta);
-            // ln(1 + exp(s)) - r s, without overflow.
-            let entropy = || score.max(0.0) + (-score.abs()).exp().ln_1p() - r * score;
-            w * if self.logistic { entropy() } else { 0.5 * (r - score).powi(2) }
-        };
-        self.rows().map(of_row).sum::<f64>() + 0.5 * self.penalty * held
-    }
-
-    fn derivatives(&self, beta: &[f64]) -> (Vec<f64>, Matrix) {
-        let mut curvature = Matrix::identity(self.size, self.penalty);
-        curvature.numbers[self.size * self.size - 1] = 0.0;
-        let mut slope: Vec<f64> = beta.iter().map(|b| self.penalty * b).collect();
-        slope[self.size - 1] = 0.0;
-        for (x, r, w) in self.rows() {
-            let score = dot(x, beta);
-            let mean = if self.logistic { sigmoid(score) } else { score };
-            slope.iter_mut().zip(x).for_each(|(s, x)| *s += w * (mean - r) * x);
-            curvature.add_outer(x, if self.logistic { w * mean * (1.0 - mean) } else { w });
-        }
-        (slope, curvature)
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     draw::normal,
     linear::{Matrix, dot},
-    reward_model::sigmoid,
+    regression::sigmoid,
     train::{load_state, save_state},
 };
 

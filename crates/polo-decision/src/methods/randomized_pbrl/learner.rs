@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Algorithm, Comparator, Query, RandomizedPbrl, Rewards, Transitions, transitions};
 use crate::{
-    reward_model::sigmoid,
+    regression::sigmoid,
     tabular::{Policy, Tabular},
     train::{load_state, make_folder, save_state},
 };

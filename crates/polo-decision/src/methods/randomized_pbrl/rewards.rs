@@ -14,7 +14,7 @@ use super::gaussian::Gaussian;
 use crate::{
     draw::categorical,
     linear::{Matrix, dot},
-    reward_model::sigmoid,
+    regression::sigmoid,
 };
 
 /// Newton steps are no longer than this: undamped ones diverge where preferences are nearly separable.
