@@ -214,7 +214,7 @@ impl<E: ExplorerSettings> Stream<E> {
     }
 
     /// The next lines with their files and numbers; none at the end.
-    fn read(&mut self) -> Result<Vec<(usize, u64, String)>> {
+    fn read(&mut self) -> Result<Vec<(usize, u64, Vec<u8>)>> {
         let mut lines = Vec::with_capacity(CHUNK);
         while lines.len() < CHUNK && self.state.file < self.log.train.len() {
             let path = &self.log.train[self.state.file];
@@ -227,8 +227,8 @@ impl<E: ExplorerSettings> Stream<E> {
                     self.reader.insert(BufReader::with_capacity(1 << 20, file))
                 }
             };
-            let mut line = String::new();
-            let read = reader.read_line(&mut line).map_err(failed)?;
+            let mut line = Vec::new();
+            let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
             if read == 0 {
                 (self.reader, self.state.offset, self.state.line) = (None, 0, 0);
                 self.state.file += 1;
@@ -353,9 +353,10 @@ impl<E: ExplorerSettings> Process for Stream<E> {
         }
         let parsed: Vec<_> = lines
             .par_iter()
-            .map(|(_, _, line)| match line.trim().is_empty() {
-                true => Ok(Line::Other),
-                false => dsjson::parse(line),
+            .map(|(_, _, line)| match std::str::from_utf8(line) {
+                Err(error) => Err(("it is not UTF-8".to_owned(), Some(error.valid_up_to() + 1))),
+                Ok(line) if line.trim().is_empty() => Ok(Line::Other),
+                Ok(line) => dsjson::parse(line),
             })
             .collect();
         for ((file, number, _), parsed) in lines.iter().zip(&parsed) {

@@ -97,6 +97,13 @@ fn bad_lines_stop_the_run_or_are_counted() {
     stream.go_on().unwrap();
     let State { learned, skipped, other, lines, .. } = stream.state;
     assert_eq!((learned, skipped, other, lines), (2, 1, 1, 4));
+    fs::write(&log, [first.as_bytes(), b"\n{\"a\xff\n"].concat()).unwrap();
+    let mut stream = Stream::new(&settings).unwrap();
+    stream.go_on().unwrap();
+    assert_eq!((stream.state.learned, stream.state.skipped), (1, 1));
+    settings.data.on_bad_line = OnBadLine::Stop;
+    let problem = Stream::new(&settings).unwrap().go_on().unwrap_err();
+    assert!(problem.to_string().contains("bad.dsjson:2:4"), "{problem}");
     fs::write(&log, "").unwrap();
     assert!(Stream::new(&settings).is_err());
     fs::write(&log, "{}\n").unwrap();
