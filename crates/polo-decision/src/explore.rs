@@ -1,10 +1,27 @@
 //! From predicted costs to probabilities: what exploration schemes share.
 
+use polo_run::seed::Seeds;
+
 /// A scheme of exploration: a method of this family that is one.
 pub trait Explorer: Send + Sync {
     /// The probability of each action, given what each is predicted to cost, when `learned` decisions have been learnt
     /// from. There is one action or more.
     fn probabilities(&self, costs: &[f32], learned: u64) -> Vec<f64>;
+
+    /// How many models the scheme keeps, each an oracle of its own.
+    fn models(&self) -> usize {
+        1
+    }
+
+    /// The probability of each action, given what each model predicts, `[models, actions]`, there being one model or more.
+    fn together(&self, costs: &[Vec<f32>], learned: u64) -> Vec<f64> {
+        self.probabilities(&costs[0], learned)
+    }
+
+    /// How many times a model learns from the decision that comes after `learned` others.
+    fn repeats(&self, _model: usize, _learned: u64, _seeds: &Seeds) -> u32 {
+        1
+    }
 
     /// Whether the oracle learns every cost as it is, without the weight 1/p of what was unlikely.
     fn plain(&self) -> bool {

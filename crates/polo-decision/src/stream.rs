@@ -16,6 +16,7 @@ use polo_run::{
     human,
     metrics::Metrics,
     process::{self, Cadence, Labels, Outcome, Process},
+    seed::Seeds,
 };
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -184,7 +185,8 @@ struct Stream<E> {
     slug: &'static str,
     log: Log,
     settings: Oracle,
-    oracle: Linear,
+    models: Vec<Linear>,
+    seeds: Seeds,
     total: u64,
     reader: Option<BufReader<File>>,
     state: State,
@@ -206,7 +208,8 @@ impl<E: ExplorerSettings> Stream<E> {
             slug: E::SLUG,
             log: settings.data.clone(),
             settings: settings.oracle.clone(),
-            oracle: settings.oracle.model()?,
+            models: vec![settings.oracle.model()?; settings.method.models()],
+            seeds: Seeds::new(settings.training.seed),
             total,
             reader: None,
             state: State::default(),
@@ -245,8 +248,7 @@ impl<E: ExplorerSettings> Stream<E> {
     fn take(&mut self, decision: &Decision) {
         self.state.decisions += 1;
         let Some(outcome) = decision.outcome else { return };
-        let costs = self.oracle.costs(decision);
-        let probabilities = self.explorer.probabilities(&costs, self.state.learned);
+        let probabilities = self.probabilities(decision);
         let weight = f64::from(decision.weight);
         let loss = probabilities[outcome.action] * f64::from(outcome.cost / outcome.probability);
         let state = &mut self.state;
@@ -254,6 +256,7 @@ impl<E: ExplorerSettings> Stream<E> {
         state.weight += weight;
         state.recent.0 += weight * loss;
         state.recent.1 += weight;
+        let before = state.learned;
         state.learned += 1;
         state.actions += decision.actions.len() as u64;
         if state.learned.is_power_of_two() {
@@ -281,23 +284,37 @@ impl<E: ExplorerSettings> Stream<E> {
             true => 1.0,
             false => outcome.probability.max(self.settings.least_probability as f32),
         };
-        match self.settings.costs {
-            Costs::Mtr => {
-                let ratio = (state.learned as f64 / state.actions as f64) as f32;
-                let importance = decision.weight * ratio / probability;
-                self.oracle.learn(decision, outcome.action, outcome.cost, importance);
-            }
-            Costs::Ips | Costs::Direct => {
-                let logged = match self.settings.costs {
-                    Costs::Direct => outcome.cost,
-                    _ => outcome.cost / probability,
-                };
-                for action in 0..decision.actions.len() {
-                    let cost = if action == outcome.action { logged } else { 0.0 };
-                    self.oracle.learn(decision, action, cost, decision.weight);
+        let ratio = (state.learned as f64 / state.actions as f64) as f32;
+        for (number, model) in self.models.iter_mut().enumerate() {
+            for _ in 0..self.explorer.repeats(number, before, &self.seeds) {
+                match self.settings.costs {
+                    Costs::Mtr => {
+                        let importance = decision.weight * ratio / probability;
+                        model.learn(decision, outcome.action, outcome.cost, importance);
+                    }
+                    Costs::Ips | Costs::Direct => {
+                        let logged = match self.settings.costs {
+                            Costs::Direct => outcome.cost,
+                            _ => outcome.cost / probability,
+                        };
+                        for action in 0..decision.actions.len() {
+                            let cost = if action == outcome.action { logged } else { 0.0 };
+                            model.learn(decision, action, cost, decision.weight);
+                        }
+                    }
                 }
             }
         }
+    }
+
+    /// How likely the learner would take each action now.
+    fn probabilities(&self, decision: &Decision) -> Vec<f64> {
+        let costs: Vec<Vec<f32>> = self.models.iter().map(|model| model.costs(decision)).collect();
+        self.explorer.together(&costs, self.state.learned)
+    }
+
+    fn model_bytes(&self) -> Vec<u8> {
+        self.models.iter().flat_map(Linear::to_bytes).collect()
     }
 
     /// The table of progressive validation.
@@ -418,18 +435,18 @@ impl<E: ExplorerSettings> Process for Stream<E> {
 
     fn save(&self, folder: &Path) -> Result<()> {
         save_state(&folder.join("stream.json"), &self.state)?;
-        write_atomic(&folder.join("model.bin"), &self.oracle.to_bytes())
+        write_atomic(&folder.join("model.bin"), &self.model_bytes())
     }
 
     fn load(&mut self, folder: &Path) -> Result<()> {
         self.state = load_state(&folder.join("stream.json"))?;
         self.reader = None;
-        read_model(&mut self.oracle, &folder.join("model.bin"))
+        read_models(&mut self.models, &folder.join("model.bin"))
     }
 
     fn finish(&self, path: &Path) -> Result<()> {
         std::fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))?;
-        write_atomic(&path.join("model.bin"), &self.oracle.to_bytes())?;
+        write_atomic(&path.join("model.bin"), &self.model_bytes())?;
         write_atomic(&path.join("progressive.txt"), self.table().as_bytes())?;
         let policy = SavedPolicy {
             method: self.slug.into(),
@@ -454,9 +471,11 @@ pub struct SavedPolicy {
     pub learned: u64,
 }
 
-fn read_model(oracle: &mut Linear, path: &Path) -> Result<()> {
+fn read_models(models: &mut [Linear], path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
-    match oracle.take_bytes(&bytes) {
+    let size = (bytes.len() / models.len()).max(1);
+    let whole = bytes.len() == size * models.len();
+    match whole && models.iter_mut().zip(bytes.chunks(size)).all(|(model, bytes)| model.take_bytes(bytes)) {
         true => Ok(()),
         false => Err(Problem::input("the model file is torn, or of an oracle of another size")
             .place(path.display().to_string())

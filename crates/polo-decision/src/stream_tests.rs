@@ -6,7 +6,7 @@ use polo_run::process::Process;
 use serde_json::Value;
 
 use super::*;
-use crate::methods::{epsilon_greedy::EpsilonGreedy, softmax::Softmax, squarecb::SquareCb};
+use crate::methods::{bag::Bag, epsilon_greedy::EpsilonGreedy, softmax::Softmax, squarecb::SquareCb};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -34,8 +34,7 @@ fn check<E: ExplorerSettings>(run: &str, method: E, oracle: Oracle) {
     let mut worst = 0.0f64;
     for (line, expected) in text.lines().zip(expected["probabilities"].as_array().unwrap()) {
         let Line::Decision(decision) = dsjson::parse(line).unwrap() else { panic!("no decision") };
-        let costs = stream.oracle.costs(&decision);
-        let found = stream.explorer.probabilities(&costs, stream.state.learned);
+        let found = stream.probabilities(&decision);
         for (found, expected) in found.iter().zip(expected.as_array().unwrap()) {
             worst = worst.max((found - expected.as_f64().unwrap()).abs());
         }
@@ -61,7 +60,7 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let log = folder.path().join("long.dsjson");
     let text = fs::read_to_string(golden("decisions.dsjson")).unwrap();
     fs::write(&log, text.repeat(8)).unwrap();
-    let settings = settings(SquareCb::default(), &log, crossed());
+    let settings = settings(Bag { models: 3, ..Bag::default() }, &log, crossed());
     let mut whole = Stream::new(&settings).unwrap();
     whole.go_on().unwrap();
     let saved = folder.path().join("saved");
@@ -76,7 +75,7 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     }
     assert_eq!((resumed.done(), resumed.state.learned), (1200, 1200));
     assert_eq!(resumed.state, whole.state);
-    assert_eq!(resumed.oracle.to_bytes(), whole.oracle.to_bytes());
+    assert_eq!(resumed.model_bytes(), whole.model_bytes());
     // A torn model is refused.
     fs::write(saved.join("model.bin"), b"torn").unwrap();
     assert!(Stream::new(&settings).unwrap().load(&saved).unwrap_err().message().contains("torn"));

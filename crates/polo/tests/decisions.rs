@@ -28,7 +28,15 @@ fn schemes_of_exploration_learn_from_a_log() {
     let folder = folder.path();
     log(folder, 3000);
     let sharp = "--set method.lambda=10";
-    for (method, settings) in [("squarecb", ""), ("fastcb", ""), ("epsilon-greedy", ""), ("softmax", sharp)] {
+    let short = "--set method.decisions=200";
+    for (method, settings) in [
+        ("squarecb", ""),
+        ("fastcb", ""),
+        ("epsilon-greedy", ""),
+        ("softmax", sharp),
+        ("explore-first", short),
+        ("bag", ""),
+    ] {
         let line = format!("train {method} --data log.dsjson --out {method} {CROSSED} {settings}");
         assert_eq!(done(folder, &line), format!("{method}/final\n"));
         let table = fs::read_to_string(folder.join(method).join("final/progressive.txt")).unwrap();
@@ -37,7 +45,9 @@ fn schemes_of_exploration_learn_from_a_log() {
         // The logging policy earns 0.52 a decision; the same 150 decisions again and again are soon known by heart.
         let loss: f64 = last.split_whitespace().next().unwrap().parse().unwrap();
         assert!(loss < -0.65, "{method}: {table}");
-        assert!(fs::read_to_string(folder.join(method).join("report.html")).unwrap().contains("losses/average"));
+        assert!(
+            fs::read_to_string(folder.join(method).join("report.html")).unwrap().contains("losses/average")
+        );
     }
     let said = done(folder, "plan squarecb --data log.dsjson");
     assert!(said.contains("3,000"), "{said}");
@@ -64,7 +74,10 @@ fn methods_solve_the_problems_that_they_come_with() {
     ] {
         let method = line.split_whitespace().nth(1).unwrap();
         assert_eq!(done(folder, &format!("{line} --out {method}")), format!("{method}/final\n"));
-        assert!(fs::read_dir(folder.join(method).join("final")).unwrap().count() > 0, "{method} left nothing");
+        assert!(
+            fs::read_dir(folder.join(method).join("final")).unwrap().count() > 0,
+            "{method} left nothing"
+        );
     }
 }
 

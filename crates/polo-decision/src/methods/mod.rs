@@ -3,7 +3,9 @@
 use polo_run::card::MethodCard;
 
 pub mod adversarial_linear_mdp;
+pub mod bag;
 pub mod epsilon_greedy;
+pub mod explore_first;
 pub mod fastcb;
 pub mod martingale_td;
 pub mod r2pvi;
@@ -21,6 +23,8 @@ pub const METHODS: &[MethodCard] = &[
     fastcb::CARD,
     epsilon_greedy::CARD,
     softmax::CARD,
+    explore_first::CARD,
+    bag::CARD,
     adversarial_linear_mdp::CARD,
     martingale_td::CARD,
     r2pvi::CARD,
