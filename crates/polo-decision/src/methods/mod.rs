@@ -3,6 +3,7 @@
 use polo_run::card::MethodCard;
 
 pub mod adversarial_linear_mdp;
+pub mod adyen_bandits;
 pub mod bag;
 pub mod epsilon_greedy;
 pub mod explore_first;
@@ -26,6 +27,7 @@ pub const METHODS: &[MethodCard] = &[
     explore_first::CARD,
     bag::CARD,
     adversarial_linear_mdp::CARD,
+    adyen_bandits::CARD,
     martingale_td::CARD,
     r2pvi::CARD,
     randomized_pbrl::CARD,

@@ -1,0 +1,102 @@
+//! Requests for a decision about a payment, each with the actions that it admits, and a simulated stream of them.
+//!
+//! ```text
+//! P(r = 1 | x, a) = sigmoid(c_a + A_a . x + x^T B_a x),   x ~ N(0, I)
+//! A ~ 0.7 N(0, 1),   B ~ 0.35 N(0, 1),   c ~ N(1, 0.5^2),   entry by entry
+//! ```
+
+use polo_run::seed::{Seeds, below, unit};
+
+use crate::{draw::normal, linear::dot, regression::sigmoid};
+
+/// Requests, and which of all actions each admits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Requests {
+    /// Numbers of a context.
+    pub width: usize,
+    /// `[requests, width]`.
+    pub contexts: Vec<f64>,
+    /// Actions that each request admits, at least one, rising; `[requests]`.
+    pub admitted: Vec<Vec<usize>>,
+}
+
+impl Requests {
+    /// Number of requests.
+    pub fn len(&self) -> usize {
+        self.admitted.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.admitted.is_empty()
+    }
+
+    /// Contexts and admitted actions, one by one.
+    pub fn iter(&self) -> impl Iterator<Item = (&[f64], &[usize])> {
+        self.admitted
+            .iter()
+            .enumerate()
+            .map(|(at, admitted)| (&self.contexts[at * self.width..][..self.width], admitted.as_slice()))
+    }
+}
+
+/// A simulated stream: who is authorised, and how requests come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Payments {
+    width: usize,
+    availability: f64,
+    /// c, `[actions]`.
+    constants: Vec<f64>,
+    /// A, `[actions, width]`.
+    slopes: Vec<f64>,
+    /// B, `[actions, width, width]`.
+    products: Vec<f64>,
+}
+
+impl Payments {
+    /// A stream whose coefficients are drawn; `availability` is the probability with which a request admits an action.
+    pub fn draw(width: usize, actions: usize, availability: f64, seeds: &Seeds) -> Self {
+        let mut rng = seeds.rng("payments", 0);
+        let mut normals = |count: usize, mean: f64, scale: f64| -> Vec<f64> {
+            (0..count).map(|_| mean + scale * normal(&mut rng)).collect()
+        };
+        Self {
+            width,
+            availability,
+            constants: normals(actions, 1.0, 0.5),
+            slopes: normals(actions * width, 0.0, 0.7),
+            products: normals(actions * width * width, 0.0, 0.35),
+        }
+    }
+
+    /// Number of actions.
+    pub fn actions(&self) -> usize {
+        self.constants.len()
+    }
+
+    /// Probability of a reward of 1.
+    pub fn probability(&self, context: &[f64], action: usize) -> f64 {
+        let width = self.width;
+        let products = &self.products[action * width * width..][..width * width];
+        let curved: f64 =
+            products.chunks_exact(width).zip(context).map(|(row, x)| x * dot(row, context)).sum();
+        sigmoid(self.constants[action] + dot(&self.slopes[action * width..][..width], context) + curved)
+    }
+
+    /// `count` new requests, a function of the seeds, the stream's name and the counter. Where none of the actions would be
+    /// admitted, one is, each as often.
+    pub fn requests(&self, count: usize, seeds: &Seeds, stream: &str, counter: u64) -> Requests {
+        let mut rng = seeds.rng(stream, counter);
+        let mut requests = Requests { width: self.width, ..Requests::default() };
+        for _ in 0..count {
+            requests.contexts.extend((0..self.width).map(|_| normal(&mut rng)));
+            let mut admitted: Vec<usize> =
+                (0..self.actions()).filter(|_| unit(&mut rng) < self.availability).collect();
+            if admitted.is_empty() {
+                admitted.push(below(&mut rng, self.actions() as u64) as usize);
+            }
+            requests.admitted.push(admitted);
+        }
+        requests
+    }
+}
