@@ -33,15 +33,15 @@ impl Run {
 
 fn runs(settings: &AdyenBandits, seeds: u64) -> Result<Vec<Run>> {
     let one = |seed| {
-        let mut generations = settings.generations(seed);
+        let mut generations = settings.generations(seed)?;
         for _ in 0..settings.generations {
             generations.advance()?;
         }
         Ok(Run {
             values: generations.values().to_vec(),
             online: mean(generations.rewards()).unwrap_or_default(),
-            optimal: generations.optimal,
-            uniform: generations.uniform,
+            optimal: generations.simulation().map_or(f64::NAN, |simulation| simulation.optimal),
+            uniform: generations.simulation().map_or(f64::NAN, |simulation| simulation.uniform),
         })
     };
     (0..seeds).into_par_iter().map(one).collect()

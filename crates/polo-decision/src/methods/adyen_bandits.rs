@@ -11,39 +11,33 @@
 //! O     = mean_g |V_{g+1} - 2 V_g + V_{g-1}| / 2
 //! ```
 //!
-//! Batch 0 is played uniformly. No row is weighted unless a setting says so: that oracles need no importance weights is what
+//! Batch 0 is played uniformly. Of generations that somebody logged, none is played: f_g is judged on the next batch of the
+//! log, which it has not learnt from, and V_g is the doubly robust estimate there. No row is weighted unless a setting says so: that oracles need no importance weights is what
 //! is on trial. The schemes of exploration are those of [`super::squarecb`], [`super::fastcb`], [`super::softmax`] and
 //! [`super::epsilon_greedy`], at costs -f (losses 1 - f).
 
+mod generations;
+mod logs;
 mod oracle;
 mod payments;
 mod report;
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use polo_run::{
-    Problem, Result,
-    card::MethodCard,
-    config::Settings,
-    metrics::Metrics,
-    process::Process,
-    seed::{Seeds, unit},
-    stats::mean,
-};
+use polo_run::{Problem, Result, card::MethodCard, config::Settings, process::Process, seed::Seeds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use generations::Source;
+pub use generations::{Batch, Generations};
 pub use oracle::{Features, Fitting, Oracle};
-pub use payments::{Payments, Requests};
+pub use payments::{Payments, Requests, Simulation};
 pub use report::{Calibration, autocorrelation, entropy, oscillation};
 
 use super::{epsilon_greedy::EpsilonGreedy, fastcb::FastCb, softmax::Softmax, squarecb::SquareCb};
 use crate::{
-    draw::categorical,
-    estimators::{Estimator, Rows},
-    explore::{Explorer, best},
+    explore::Explorer,
     settings::{MethodSettings, Training},
-    train::{load_state, make_folder, save_state},
 };
 
 /// From predicted rewards to probabilities.
@@ -88,7 +82,11 @@ pub struct AdyenBandits {
     /// Share that `epsilon-greedy` plays at random.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub epsilon: f64,
-    /// Generations after batch 0.
+    /// Your own log: a CSV file with the columns `generation` (0, 1, ..), `action` (0, 1, ..), `reward` (in [0, 1]),
+    /// `propensity`, perhaps `admitted` (the request's actions, with spaces between; all unless given), and numbers of the
+    /// context in all others. Unset by default: payments are simulated, and played, as the keys below say.
+    pub log: Option<PathBuf>,
+    /// Generations after batch 0. Of a log: all that it has.
     #[schemars(range(min = 1, max = 100_000))]
     pub generations: u64,
     /// n, requests of a batch.
@@ -142,6 +140,7 @@ impl Default for AdyenBandits {
             gamma_growth: 1.0,
             lambda: 20.0,
             epsilon: 0.05,
+            log: None,
             generations: 8,
             batch: 3000,
             window: 1,
@@ -163,16 +162,22 @@ impl Default for AdyenBandits {
 
 impl Settings for AdyenBandits {
     fn check(&self) -> Result<()> {
-        if self.delay >= self.generations {
-            return Err(Problem::usage("no reward comes before the last generation")
-                .place("method.delay")
-                .hint("give a delay below method.generations"));
-        }
-        Ok(())
+        if self.log.is_none() { self.check_delay(self.generations) } else { Ok(()) }
     }
 }
 
 impl AdyenBandits {
+    fn check_delay(&self, generations: u64) -> Result<()> {
+        if self.delay >= generations {
+            return Err(Problem::usage(format!(
+                "no reward comes before the last of {generations} generations"
+            ))
+            .place("method.delay")
+            .hint("give a shorter delay"));
+        }
+        Ok(())
+    }
+
     /// gamma of a generation, for a window of so many rows.
     fn gamma(&self, generation: u64, rows: usize) -> f64 {
         let grown = self.gamma_growth.powf(generation.saturating_sub(1) as f64);
@@ -205,323 +210,21 @@ impl AdyenBandits {
     }
 
     /// Generations before the first.
-    pub fn generations(&self, seed: u64) -> Generations {
-        let seeds = Seeds::new(seed);
-        let payments = Payments::draw(self.context, self.actions, self.availability, &seeds);
-        let fresh = payments.requests(self.fresh, &seeds, "fresh", 0);
-        let truth: Vec<Vec<f64>> = fresh
-            .iter()
-            .map(|(x, admitted)| admitted.iter().map(|a| payments.probability(x, *a)).collect())
-            .collect();
-        let over = |of: &dyn Fn(&Vec<f64>) -> f64| truth.iter().map(of).sum::<f64>() / truth.len() as f64;
-        let optimal = over(&|row| row.iter().copied().fold(0.0, f64::max));
-        let uniform = over(&|row| row.iter().sum::<f64>() / row.len() as f64);
-        let state = State::default();
-        Generations { settings: self.clone(), seeds, payments, fresh, truth, optimal, uniform, state }
-    }
-}
-
-/// Requests that were played.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Batch {
-    /// What was decided on. It follows from the seed, so that no checkpoint holds it.
-    #[serde(skip)]
-    pub requests: Requests,
-    /// The generation that played.
-    pub generation: u64,
-    /// What was played, `[requests]`.
-    pub actions: Vec<usize>,
-    /// 0 or 1, `[requests]`.
-    pub rewards: Vec<f64>,
-    /// Probability with which the action was played, `[requests]`.
-    pub propensities: Vec<f64>,
-}
-
-/// What a checkpoint holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct State {
-    generation: u64,
-    /// Of the generation.
-    gamma: f64,
-    /// Those that a later oracle may need, the newest at the end.
-    batches: Vec<Batch>,
-    oracle: Option<Oracle>,
-    /// V of every generation with an oracle.
-    values: Vec<f64>,
-    /// Mean reward of every generation.
-    rewards: Vec<f64>,
-}
-
-/// A learner that plays, logs and is retrained.
-#[derive(Clone, Debug)]
-pub struct Generations {
-    settings: AdyenBandits,
-    seeds: Seeds,
-    payments: Payments,
-    fresh: Requests,
-    /// Expected reward of each admitted action of each fresh request.
-    truth: Vec<Vec<f64>>,
-    /// Value of playing the best action.
-    pub optimal: f64,
-    /// Value of playing uniformly.
-    pub uniform: f64,
-    state: State,
-}
-
-fn costs(predicted: &[f64]) -> Vec<f32> {
-    predicted.iter().map(|reward| -reward as f32).collect()
-}
-
-impl Generations {
-    /// V_1, V_2, .. so far: expected reward of playing the best action by each oracle, on fresh requests.
-    pub fn values(&self) -> &[f64] {
-        &self.state.values
-    }
-
-    /// Mean reward of each generation so far.
-    pub fn rewards(&self) -> &[f64] {
-        &self.state.rewards
-    }
-
-    /// Retrains and plays a batch.
     ///
     /// # Errors
-    /// None for the simulated stream.
-    pub fn advance(&mut self) -> Result<Metrics> {
-        if self.state.generation == 0 {
-            let (batch, _) = self.play(0, None, 0.0);
-            self.state.batches.push(batch);
-        }
-        let generation = self.state.generation + 1;
-        let settings = &self.settings;
-        // Batch g is known from generation g + 1 + delay.
-        let known = self.state.batches.len().saturating_sub(settings.delay as usize);
-        let memory = if settings.window == 0 { usize::MAX } else { settings.window as usize };
-        let window = &self.state.batches[known.saturating_sub(memory)..known];
-        let rows = window.iter().map(|batch| batch.actions.len()).sum();
-        let mut metrics = Metrics::new();
-        let mut oracle = None;
-        if rows > 0 {
-            let fitted =
-                settings.fitting().fit(window, self.payments.actions(), self.state.oracle.as_ref())?;
-            self.describe_window(window, &mut metrics);
-            if let Some(last) = window.last() {
-                off_policy(&fitted, last, &mut metrics);
-            }
-            let value = self.value(&fitted);
-            metrics.set("value/greedy", value);
-            self.state.values.push(value);
-            oracle = Some(fitted);
-        }
-        metrics.set("value/optimal", self.optimal).set("value/uniform", self.uniform);
-        let gamma = self.settings.gamma(generation, rows);
-        let (batch, played) = self.play(generation, oracle.as_ref(), gamma);
-        metrics.merge(&played);
-        metrics.set("policy/gamma", gamma);
-        if let Some(index) = oscillation(&self.state.values) {
-            metrics.set("oscillation/index", index);
-        }
-        if let Some(correlation) = autocorrelation(&self.state.values) {
-            metrics.set("oscillation/autocorrelation", correlation);
-        }
-        let State { generation: done, batches, oracle: last, rewards, .. } = &mut self.state;
-        rewards.push(mean(&batch.rewards).unwrap_or_default());
-        batches.push(batch);
-        let keep = memory.saturating_add(self.settings.delay as usize);
-        batches.drain(..batches.len().saturating_sub(keep));
-        *done = generation;
-        *last = oracle;
-        self.state.gamma = gamma;
-        Ok(metrics)
-    }
-
-    fn value(&self, oracle: &Oracle) -> f64 {
-        let rows = self.fresh.iter().zip(&self.truth);
-        let sum: f64 =
-            rows.map(|((x, admitted), truth)| truth[best(&costs(&oracle.predict(x, admitted)))]).sum();
-        sum / self.truth.len() as f64
-    }
-
-    fn requests(&self, generation: u64) -> Requests {
-        self.payments.requests(self.settings.batch, &self.seeds, "requests", generation)
-    }
-
-    /// A batch, uniform without an oracle, and what is to be told of it. Whatever the policy, a row takes the same two draws:
-    /// policies with the same seed meet the same luck.
-    fn play(&self, generation: u64, oracle: Option<&Oracle>, gamma: f64) -> (Batch, Metrics) {
-        let explorer = self.settings.explorer(gamma);
-        let requests = self.requests(generation);
-        let mut rng = self.seeds.rng("play", generation);
-        let mut batch = Batch { generation, ..Batch::default() };
-        let (mut spread, mut others) = (0.0, 0.0);
-        let mut calibrations = [Calibration::default(), Calibration::default()];
-        for (context, admitted) in requests.iter() {
-            let every = 1.0 / admitted.len() as f64;
-            let predicted = oracle.map(|oracle| oracle.predict(context, admitted));
-            let holdout = self.settings.holdout;
-            let probabilities = match &predicted {
-                // The oracle exists, so something has been learnt: 1.
-                Some(predicted) => explorer
-                    .probabilities(&costs(predicted), 1)
-                    .iter()
-                    .map(|p| (1.0 - holdout) * p + holdout * every)
-                    .collect(),
-                None => vec![every; admitted.len()],
-            };
-            let at = categorical(&probabilities, &mut rng);
-            let rewarded = unit(&mut rng) < self.payments.probability(context, admitted[at]);
-            let reward = f64::from(u8::from(rewarded));
-            if let Some(predicted) = &predicted {
-                let other = usize::from(at != best(&costs(predicted)));
-                others += other as f64;
-                calibrations[other].add(predicted[at], reward);
-            }
-            spread += entropy(&probabilities);
-            batch.actions.push(admitted[at]);
-            batch.rewards.push(reward);
-            batch.propensities.push(probabilities[at]);
-        }
-        let rows = requests.len() as f64;
-        let mut metrics = Metrics::new();
-        metrics.set("online/reward", mean(&batch.rewards).unwrap_or_default());
-        metrics.set("policy/entropy", spread / rows);
-        if oracle.is_some() {
-            metrics.set("policy/non_greedy", others / rows);
-        }
-        for (calibration, name) in calibrations.iter().zip(["greedy", "other"]) {
-            if let Some((error, log_loss)) = calibration.errors() {
-                metrics.set(format!("calibration/{name}_error"), error);
-                metrics.set(format!("calibration/{name}_log_loss"), log_loss);
-            }
-        }
-        batch.requests = requests;
-        (batch, metrics)
-    }
-
-    fn describe_window(&self, window: &[Batch], metrics: &mut Metrics) {
-        let mut counts = vec![[0; 2]; self.payments.actions()];
-        let (mut rows, mut positive) = (0.0, 0.0);
-        for batch in window {
-            rows += batch.rewards.len() as f64;
-            positive += batch.rewards.iter().sum::<f64>();
-            for ((context, _), action) in batch.requests.iter().zip(&batch.actions) {
-                counts[*action][usize::from(context[0] > 0.0)] += 1;
-            }
-        }
-        let starved = counts.as_flattened().iter().filter(|count| **count < self.settings.least_rows).count();
-        metrics.set("window/rows", rows);
-        metrics.set("window/positive_rate", positive / rows);
-        metrics.set("window/starved", starved as f64);
-    }
-}
-
-/// Estimates of what playing the oracle's best would have earned in a batch, from the log alone.
-fn off_policy(oracle: &Oracle, batch: &Batch, metrics: &mut Metrics) {
-    let (mut target, mut values, mut fitted) = (Vec::new(), Vec::new(), Vec::new());
-    for ((context, admitted), action) in batch.requests.iter().zip(&batch.actions) {
-        let predicted = oracle.predict(context, admitted);
-        let greedy = best(&costs(&predicted));
-        target.push(f64::from(u8::from(admitted[greedy] == *action)));
-        values.push(predicted[greedy]);
-        fitted.extend(admitted.iter().position(|a| a == action).map(|at| predicted[at]));
-    }
-    let rows = Rows {
-        rewards: &batch.rewards,
-        propensities: &batch.propensities,
-        target: &target,
-        model_values: &values,
-        fitted: &fitted,
-    };
-    metrics.set("off_policy/ips", Estimator::Ips(f64::INFINITY).value(&rows));
-    metrics.set("off_policy/snips", Estimator::Snips.value(&rows));
-    metrics.set("off_policy/dr", Estimator::Dr(f64::INFINITY).value(&rows));
-}
-
-impl Process for Generations {
-    fn done(&self) -> u64 {
-        self.state.generation
-    }
-
-    fn total(&self) -> u64 {
-        self.settings.generations
-    }
-
-    fn go_on(&mut self) -> Result<Metrics> {
-        self.advance()
-    }
-
-    fn evaluate(&mut self) -> Result<Option<(Metrics, String)>> {
-        let online = mean(&self.state.rewards).unwrap_or_default();
-        let mut metrics = Metrics::new();
-        metrics.set("online/mean", online);
-        let mut line =
-            format!("mean reward {online:.3} (uniform {:.3}, best {:.3})", self.uniform, self.optimal);
-        if let Some(value) = self.state.values.last() {
-            metrics.set("value/greedy", *value);
-            line += &format!(", greedy value {value:.3}");
-        }
-        if let Some(index) = oscillation(&self.state.values) {
-            metrics.set("oscillation/index", index);
-            line += &format!(", oscillation {index:.3}");
-        }
-        Ok(Some((metrics, line)))
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        save_state(&folder.join("state.json"), &self.state)
-    }
-
-    fn load(&mut self, folder: &Path) -> Result<()> {
-        self.state = load_state(&folder.join("state.json"))?;
-        let mut batches = std::mem::take(&mut self.state.batches);
-        batches.iter_mut().for_each(|batch| batch.requests = self.requests(batch.generation));
-        self.state.batches = batches;
-        Ok(())
-    }
-
-    fn finish(&self, path: &Path) -> Result<()> {
-        make_folder(path)?;
-        let policy = Policy {
-            exploration: self.settings.exploration,
-            holdout: self.settings.holdout,
-            lambda: self.settings.lambda,
-            epsilon: self.settings.epsilon,
-            gamma: self.state.gamma,
-            oracle: self.state.oracle.as_ref(),
+    /// A log that cannot be used.
+    pub fn generations(&self, seed: u64) -> Result<Generations> {
+        let seeds = Seeds::new(seed);
+        let source = if let Some(path) = &self.log {
+            let (batches, actions) = logs::read(path)?;
+            self.check_delay(batches.len() as u64 - 1)?;
+            Source::Logged { batches, actions }
+        } else {
+            let payments = Payments::draw(self.context, self.actions, self.availability, &seeds);
+            Source::Simulated(Simulation::new(payments, self.fresh, &seeds))
         };
-        save_state(&path.join("policy.json"), &policy)?;
-        let report = Report {
-            values: self.values(),
-            rewards: self.rewards(),
-            optimal: self.optimal,
-            uniform: self.uniform,
-            oscillation: oscillation(self.values()),
-            autocorrelation: autocorrelation(self.values()),
-        };
-        save_state(&path.join("report.json"), &report)
+        Ok(Generations::new(self.clone(), seeds, source))
     }
-}
-
-/// `policy.json`: the policy that played last.
-#[derive(Serialize)]
-struct Policy<'a> {
-    exploration: Exploration,
-    holdout: f64,
-    gamma: f64,
-    lambda: f64,
-    epsilon: f64,
-    oracle: Option<&'a Oracle>,
-}
-
-/// `report.json`: what became of each generation.
-#[derive(Serialize)]
-struct Report<'a> {
-    values: &'a [f64],
-    rewards: &'a [f64],
-    optimal: f64,
-    uniform: f64,
-    oscillation: Option<f64>,
-    autocorrelation: Option<f64>,
 }
 
 impl MethodSettings for AdyenBandits {
@@ -530,21 +233,25 @@ impl MethodSettings for AdyenBandits {
     const WATCHED: (&'static str, &'static str) = ("value", "value/greedy");
 
     fn process(&self, training: &Training) -> Result<Box<dyn Process>> {
-        Ok(Box::new(self.generations(training.seed)))
+        Ok(Box::new(self.generations(training.seed)?))
     }
 
     fn plan(&self, training: &Training) -> Result<Vec<(String, String)>> {
-        let generations = self.generations(training.seed);
+        let generations = self.generations(training.seed)?;
         let memory = if self.window == 0 { "all batches".into() } else { format!("{} batches", self.window) };
-        let size = self.features.of(&vec![0.0; self.context]).len();
-        Ok(vec![
-            ("generations".into(), self.generations.to_string()),
-            ("requests each".into(), self.batch.to_string()),
+        let first = generations.requests(0);
+        let size = self.features.of(&vec![0.0; first.width]).len();
+        let mut lines = vec![
+            ("generations".into(), generations.total().to_string()),
+            ("requests of batch 0".into(), first.len().to_string()),
             ("memory".into(), memory),
-            ("coefficients".into(), format!("{} actions x {size}", self.actions)),
-            ("value, best".into(), format!("{:.3}", generations.optimal)),
-            ("value, uniform".into(), format!("{:.3}", generations.uniform)),
-        ])
+            ("coefficients".into(), format!("{} actions x {size}", generations.actions())),
+        ];
+        if let Some(simulation) = generations.simulation() {
+            lines.push(("value, best".into(), format!("{:.3}", simulation.optimal)));
+            lines.push(("value, uniform".into(), format!("{:.3}", simulation.uniform)));
+        }
+        Ok(lines)
     }
 }
 
@@ -572,7 +279,10 @@ pub const CARD: MethodCard = MethodCard {
         ("O", "oscillation index; that of the uniform policy is what sampling alone makes of it"),
     ],
     metrics: &[
-        ("value/greedy", "expected reward of playing the oracle's best, on fresh requests"),
+        (
+            "value/greedy",
+            "expected reward of playing the oracle's best, on fresh requests; of a log, off_policy/dr",
+        ),
         ("value/optimal", "the same of the best actions"),
         ("value/uniform", "the same of uniform play"),
         ("online/reward", "mean reward of the generation"),
@@ -592,7 +302,7 @@ pub const CARD: MethodCard = MethodCard {
         ("calibration/other_log_loss", "its mean log loss there"),
         (
             "off_policy/ips",
-            "inverse propensity estimate of value/greedy, from the newest batch that f has learnt: optimistic",
+            "inverse propensity estimate of value/greedy, from the newest batch that f has learnt (optimistic); of a log, from the next, not learnt yet",
         ),
         ("off_policy/snips", "the same, self-normalised"),
         ("off_policy/dr", "the same, doubly robust with f"),
@@ -607,6 +317,7 @@ pub const CARD: MethodCard = MethodCard {
         "window/starved rises: actions are not tried any more; lower method.gamma_scale",
     ],
     variants: &[
+        ("your own logged generations", "method.log = \"log.csv\""),
         (
             "schemes",
             "method.exploration = \"fastcb\", \"softmax\", \"epsilon-greedy\", \"greedy\", \"uniform\"",

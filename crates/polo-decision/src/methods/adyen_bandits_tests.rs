@@ -1,7 +1,13 @@
-use polo_run::seed::Seeds;
+use polo_run::{
+    metrics::Metrics,
+    seed::{Seeds, unit},
+};
 
-use super::*;
-use crate::explore::tests::check as check_probabilities;
+use super::{generations::costs, *};
+use crate::{
+    explore::{best, tests::check as check_probabilities},
+    train::load_state,
+};
 
 const SCHEMES: [Exploration; 6] = [
     Exploration::Squarecb,
@@ -69,7 +75,7 @@ fn small() -> AdyenBandits {
 }
 
 fn played_out(settings: &AdyenBandits, seed: u64) -> Generations {
-    let mut generations = settings.generations(seed);
+    let mut generations = settings.generations(seed).unwrap();
     while generations.done() < generations.total() {
         generations.advance().unwrap();
     }
@@ -183,7 +189,7 @@ fn calibration_by_hand() {
 #[test]
 fn no_oracle_learns_rewards_that_have_not_come() {
     let settings = AdyenBandits { delay: 2, window: 0, ..small() };
-    let mut generations = settings.generations(1);
+    let mut generations = settings.generations(1).unwrap();
     let rows: Vec<Option<f64>> = (0..5).map(|_| generations.advance().unwrap().get("window/rows")).collect();
     assert_eq!(rows, [None, None, Some(400.0), Some(800.0), Some(1200.0)]);
     assert_eq!((generations.values().len(), generations.rewards().len()), (3, 5));
@@ -212,10 +218,10 @@ fn a_run_resumes_where_it_stopped_and_leaves_its_result() {
     let settings = AdyenBandits { window: 2, delay: 1, warm_start: 0.5, ..small() };
     let whole = played_out(&settings, 4);
     let folder = tempfile::tempdir().unwrap();
-    let mut first = settings.generations(4);
+    let mut first = settings.generations(4).unwrap();
     (0..3).for_each(|_| drop(first.advance().unwrap()));
     first.save(folder.path()).unwrap();
-    let mut second = settings.generations(4);
+    let mut second = settings.generations(4).unwrap();
     second.load(folder.path()).unwrap();
     assert_eq!(second.state, first.state);
     while second.done() < second.total() {
@@ -233,7 +239,7 @@ fn a_run_resumes_where_it_stopped_and_leaves_its_result() {
 
 #[test]
 fn every_diagnostic_of_the_card_is_reported() {
-    let mut generations = small().generations(2);
+    let mut generations = small().generations(2).unwrap();
     let mut found = Metrics::new();
     for _ in 0..5 {
         found.merge(&generations.advance().unwrap());
@@ -260,4 +266,62 @@ fn short_memory_loses_value_and_full_memory_does_not() {
     let short = second(&settings);
     let full = second(&AdyenBandits { window: 0, ..settings });
     assert!(short < -0.03 && full > -0.01, "{short} {full}");
+}
+
+fn logged(rows: &[&str]) -> (tempfile::TempDir, AdyenBandits) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.csv");
+    let text = format!("generation,action,reward,propensity,admitted,x\n{}\n", rows.join("\n"));
+    polo_run::folder::write_atomic(&path, text.as_bytes()).unwrap();
+    (folder, AdyenBandits { log: Some(path), window: 0, ..AdyenBandits::default() })
+}
+
+#[test]
+fn logged_generations_are_judged_on_the_next_batch() {
+    let rows =
+        ["1,2,0,0.5,2 0,1.5", "0,0,1,0.5,0 1,1", "0,1,0,0.5,0 1,1", "1,0,1,0.25,0 1 2,-1", "2,0,1,1,0,3"];
+    let (_folder, settings) = logged(&rows);
+    let mut generations = settings.generations(0).unwrap();
+    assert_eq!((generations.total(), generations.actions()), (2, 3));
+    assert_eq!(generations.requests(1).admitted, [vec![0, 2], vec![0, 1, 2]]);
+    let first = generations.advance().unwrap();
+    // Action 0 earned: at x > 0 it is better than 2, of which nothing is known.
+    let oracle = generations.state.oracle.clone().unwrap();
+    let (one, two) = (oracle.predict(&[1.5], &[0, 2]), oracle.predict(&[-1.0], &[0, 1, 2]));
+    assert!(one[0] > one[1], "{one:?}");
+    let greedy = best(&costs(&two));
+    let taken = f64::from(u8::from(greedy == 0));
+    assert_eq!(first.get("off_policy/ips"), Some(2.0 * taken));
+    let robust = (one[0] + two[greedy] + 4.0 * taken * (1.0 - two[0])) / 2.0;
+    assert!((first.get("value/greedy").unwrap() - robust).abs() < 1e-12);
+    assert_eq!((first.get("online/reward"), first.get("value/optimal")), (Some(0.5), None));
+    let folder = tempfile::tempdir().unwrap();
+    generations.save(folder.path()).unwrap();
+    let mut second = settings.generations(0).unwrap();
+    second.load(folder.path()).unwrap();
+    assert_eq!(second.state, generations.state);
+    assert_eq!(second.advance().unwrap().get("window/rows"), Some(4.0));
+    assert!(!settings.plan(&Training::default()).unwrap().is_empty());
+}
+
+#[test]
+fn bad_logs_are_refused() {
+    #[track_caller]
+    fn check(rows: &[&str], expected: &str) {
+        let (_folder, settings) = logged(rows);
+        let text = settings.generations(0).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+    let good = "0,0,1,0.5,0 1,1";
+    check(&[good], "one generation alone");
+    check(&[good, "2,0,1,0.5,0 1,1"], "there is generation 2, but none 1");
+    check(&[good, "1,3,1,0.5,0 1,1"], "is not admitted");
+    check(&[good, "1,0,1,0.5,0 0,1"], "twice");
+    check(&[good, "1,0,1,0.5,0 b,1"], "`b`");
+    check(&[good, "1,0,2,0.5,0 1,1"], "`reward`");
+    check(&[good, "1,0,1,0,0 1,1"], "`propensity`");
+    check(&[good, "1,0,1,0.5,0 1,NaN"], "`x`");
+    check(&[good, "1,99999,1,0.5,0 1,1"], "more than");
+    let (_folder, settings) = logged(&[good, "1,0,1,0.5,0 1,1"]);
+    assert!(AdyenBandits { delay: 1, ..settings }.generations(0).is_err());
 }

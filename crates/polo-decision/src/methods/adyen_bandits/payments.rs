@@ -100,3 +100,38 @@ impl Payments {
         requests
     }
 }
+
+/// A simulated stream with requests on which the value of policies is known; they are never played.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Simulation {
+    /// The stream.
+    pub payments: Payments,
+    fresh: Requests,
+    /// Expected reward of each admitted action of each fresh request.
+    truth: Vec<Vec<f64>>,
+    /// Value of playing the best action.
+    pub optimal: f64,
+    /// Value of playing uniformly.
+    pub uniform: f64,
+}
+
+impl Simulation {
+    /// With `count` fresh requests.
+    pub fn new(payments: Payments, count: usize, seeds: &Seeds) -> Self {
+        let fresh = payments.requests(count, seeds, "fresh", 0);
+        let truth: Vec<Vec<f64>> = fresh
+            .iter()
+            .map(|(x, admitted)| admitted.iter().map(|a| payments.probability(x, *a)).collect())
+            .collect();
+        let over = |of: &dyn Fn(&Vec<f64>) -> f64| truth.iter().map(of).sum::<f64>() / truth.len() as f64;
+        let optimal = over(&|row| row.iter().copied().fold(0.0, f64::max));
+        let uniform = over(&|row| row.iter().sum::<f64>() / row.len() as f64);
+        Self { payments, fresh, truth, optimal, uniform }
+    }
+
+    /// Expected reward of a policy that plays the admitted action at the place that `choose` tells.
+    pub fn value(&self, choose: impl Fn(&[f64], &[usize]) -> usize) -> f64 {
+        let rows = self.fresh.iter().zip(&self.truth);
+        rows.map(|((x, admitted), truth)| truth[choose(x, admitted)]).sum::<f64>() / self.truth.len() as f64
+    }
+}
