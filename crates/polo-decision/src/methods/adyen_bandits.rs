@@ -118,10 +118,10 @@ pub struct AdyenBandits {
     /// Rows below which an action is called starved in a segment, the sign of a context's first number.
     pub least_rows: usize,
     /// Numbers of a simulated context.
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 100))]
     pub context: usize,
     /// Actions of the simulated stream.
-    #[schemars(range(min = 2, max = 10_000))]
+    #[schemars(range(min = 2, max = 1000))]
     pub actions: usize,
     /// Probability with which a simulated request admits an action; it admits one at least.
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -159,6 +159,9 @@ impl Default for AdyenBandits {
         }
     }
 }
+
+/// A Newton step takes the square of them in memory, and their cube in time.
+const MOST_COEFFICIENTS: usize = 6000;
 
 impl Settings for AdyenBandits {
     fn check(&self) -> Result<()> {
@@ -223,7 +226,16 @@ impl AdyenBandits {
             let payments = Payments::draw(self.context, self.actions, self.availability, &seeds);
             Source::Simulated(Simulation::new(payments, self.fresh, &seeds))
         };
-        Ok(Generations::new(self.clone(), seeds, source))
+        let generations = Generations::new(self.clone(), seeds, source);
+        let size = self.features.size(generations.width());
+        if size > MOST_COEFFICIENTS {
+            return Err(Problem::usage(format!(
+                "{size} coefficients per action, more than {MOST_COEFFICIENTS}"
+            ))
+            .place("method.features")
+            .hint("take `lin` features, or fewer numbers of context"));
+        }
+        Ok(generations)
     }
 }
 
@@ -240,7 +252,7 @@ impl MethodSettings for AdyenBandits {
         let generations = self.generations(training.seed)?;
         let memory = if self.window == 0 { "all batches".into() } else { format!("{} batches", self.window) };
         let first = generations.requests(0);
-        let size = self.features.of(&vec![0.0; first.width]).len();
+        let size = self.features.size(first.width);
         let mut lines = vec![
             ("generations".into(), generations.total().to_string()),
             ("requests of batch 0".into(), first.len().to_string()),

@@ -160,6 +160,15 @@ fn an_oracle_is_pulled_to_the_positive_rate() {
 fn full_features_have_every_product_once() {
     assert_eq!(Features::Lin.of(&[2.0, 3.0]), [1.0, 2.0, 3.0]);
     assert_eq!(Features::Full.of(&[2.0, 3.0]), [1.0, 2.0, 3.0, 4.0, 6.0, 9.0]);
+    assert_eq!([Features::Lin.size(2), Features::Full.size(2)], [3, 6]);
+    let names: Vec<String> = (0..120).map(|at| format!("x{at}")).collect();
+    let row = |generation: u8| format!("{generation},0,1,0.5{}", ",1".repeat(120));
+    let text = format!("generation,action,reward,propensity,{}\n{}\n{}\n", names.join(","), row(0), row(1));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.csv");
+    polo_run::folder::write_atomic(&path, text.as_bytes()).unwrap();
+    let of = |features| AdyenBandits { log: Some(path.clone()), features, ..AdyenBandits::default() };
+    assert!(of(Features::Lin).generations(0).is_ok() && of(Features::Full).generations(0).is_err());
 }
 
 #[test]

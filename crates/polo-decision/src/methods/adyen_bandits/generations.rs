@@ -88,6 +88,14 @@ impl Generations {
         }
     }
 
+    /// Numbers of a context.
+    pub(super) fn width(&self) -> usize {
+        match &self.source {
+            Source::Simulated(_) => self.settings.context,
+            Source::Logged { batches, .. } => batches[0].requests.width,
+        }
+    }
+
     pub(super) fn actions(&self) -> usize {
         match &self.source {
             Source::Simulated(simulation) => simulation.payments.actions(),

@@ -33,6 +33,14 @@ impl Features {
         }
         features
     }
+
+    /// How many there are, of a context of `width` numbers.
+    pub fn size(self, width: usize) -> usize {
+        match self {
+            Features::Lin => 1 + width,
+            Features::Full => 1 + width + width * (width + 1) / 2,
+        }
+    }
 }
 
 /// How the oracle is fitted.
@@ -88,7 +96,7 @@ impl Fitting {
         let rate = if self.balance_classes { 0.5 } else { (positive / total).clamp(0.01, 0.99) };
 
         let width = window.first().map_or(0, |batch| batch.requests.width);
-        let size = self.features.of(&vec![0.0; width]).len();
+        let size = self.features.size(width);
         let mut centre = vec![0.0; size];
         centre[0] = (rate / (1.0 - rate)).ln();
         let mut problems: Vec<Regression> = (0..actions)
