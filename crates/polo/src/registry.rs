@@ -13,8 +13,8 @@ use polo_control::{
 use polo_decision::{
     claims as decision_claims,
     methods::{
-        adversarial_linear_mdp, bag, epsilon_greedy, explore_first, fastcb, martingale_td, r2pvi,
-        randomized_pbrl, softmax, squarecb, weighted_tallying_bandits,
+        adversarial_linear_mdp, adyen_bandits, bag, epsilon_greedy, explore_first, fastcb, martingale_td,
+        r2pvi, randomized_pbrl, softmax, squarecb, weighted_tallying_bandits,
     },
     settings as decision_settings, stream, train as decision_train,
 };
@@ -127,6 +127,10 @@ pub const METHODS: &[Method] = &[
     decisions::<softmax::Softmax>(&softmax::CARD),
     decisions::<explore_first::ExploreFirst>(&explore_first::CARD),
     decisions::<bag::Bag>(&bag::CARD),
+    Method {
+        reproduce: Some(decision_claims::adyen_bandits::reproduce),
+        ..solver::<adyen_bandits::AdyenBandits>(&adyen_bandits::CARD)
+    },
     Method {
         reproduce: Some(decision_claims::weighted_tallying_bandits::reproduce),
         ..solver::<weighted_tallying_bandits::WeightedTallyingBandits>(&weighted_tallying_bandits::CARD)

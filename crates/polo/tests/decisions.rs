@@ -71,6 +71,7 @@ fn methods_solve_the_problems_that_they_come_with() {
         "train r2pvi",
         "train adversarial-linear-mdp --set method.episodes=100",
         "train randomized-pbrl --set method.rounds=50",
+        "train adyen-bandits --set method.generations=2 --set method.batch=200",
     ] {
         let method = line.split_whitespace().nth(1).unwrap();
         assert_eq!(done(folder, &format!("{line} --out {method}")), format!("{method}/final\n"));
