@@ -1,6 +1,10 @@
 //! The complete configuration of `polo train` for a method of this family.
 
-use polo_run::{Result, config::Settings, process::Process};
+use polo_run::{
+    Result,
+    config::Settings,
+    process::{Cadence, Process},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +63,14 @@ pub struct Training {
     /// Checkpoints to keep; older ones are removed.
     #[schemars(range(min = 1))]
     pub keep_checkpoints: usize,
+}
+
+impl Training {
+    /// How often a run writes what.
+    pub fn cadence(&self) -> Cadence {
+        let Self { log_every, evaluate_every, checkpoint_every, keep_checkpoints, .. } = *self;
+        Cadence { log_every, evaluate_every, checkpoint_every, keep_checkpoints }
+    }
 }
 
 impl Default for Training {

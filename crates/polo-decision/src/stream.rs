@@ -15,7 +15,7 @@ use polo_run::{
     folder::{Resume, write_atomic},
     human,
     metrics::Metrics,
-    process::{self, Cadence, Labels, Outcome, Process},
+    process::{self, Labels, Outcome, Process},
     seed::Seeds,
 };
 use rayon::prelude::*;
@@ -28,7 +28,7 @@ use crate::{
     features::{Decision, Interactions},
     oracle::Linear,
     settings::Training,
-    train::{load_state, save_state},
+    train::{FREE, load_state, save_state},
 };
 
 /// A scheme of exploration as a method: its settings are the scheme.
@@ -494,16 +494,9 @@ pub fn train<E: ExplorerSettings>(
     resume: Resume,
 ) -> Result<Outcome> {
     let training = &loaded.settings.training;
-    let free = ["training.checkpoint_every", "training.keep_checkpoints"];
     let labels =
-        Labels { method: E::SLUG, unit: "lines", watched: ("average loss", "losses/average"), free: &free };
-    let cadence = Cadence {
-        log_every: training.log_every,
-        evaluate_every: training.evaluate_every,
-        checkpoint_every: training.checkpoint_every,
-        keep_checkpoints: training.keep_checkpoints,
-    };
-    process::run(loaded, labels, cadence, out, resume, || Stream::new(&loaded.settings))
+        Labels { method: E::SLUG, unit: "lines", watched: ("average loss", "losses/average"), free: &FREE };
+    process::run(loaded, labels, training.cadence(), out, resume, || Stream::new(&loaded.settings))
 }
 
 /// What a run would do, as (what, how much) lines.

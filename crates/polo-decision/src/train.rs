@@ -6,14 +6,14 @@ use polo_run::{
     Problem, Result,
     config::Loaded,
     folder::{Resume, write_atomic},
-    process::{self, Cadence, Labels, Outcome},
+    process::{self, Labels, Outcome},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::settings::{MethodSettings, TrainSettings};
 
 /// Keys whose change does not change what a resumed run computes.
-const FREE: [&str; 2] = ["training.checkpoint_every", "training.keep_checkpoints"];
+pub(crate) const FREE: [&str; 2] = ["training.checkpoint_every", "training.keep_checkpoints"];
 
 /// Trains. `out` is the run folder.
 ///
@@ -26,13 +26,7 @@ pub fn train<M: MethodSettings>(
 ) -> Result<Outcome> {
     let TrainSettings { method, training } = &loaded.settings;
     let labels = Labels { method: M::SLUG, unit: M::UNIT, watched: M::WATCHED, free: &FREE };
-    let cadence = Cadence {
-        log_every: training.log_every,
-        evaluate_every: training.evaluate_every,
-        checkpoint_every: training.checkpoint_every,
-        keep_checkpoints: training.keep_checkpoints,
-    };
-    process::run(loaded, labels, cadence, out, resume, || method.process(training))
+    process::run(loaded, labels, training.cadence(), out, resume, || method.process(training))
 }
 
 /// What a run would do, as (what, how much) lines.
