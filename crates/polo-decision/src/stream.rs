@@ -28,7 +28,7 @@ use crate::{
     features::{Decision, Interactions},
     oracle::Linear,
     settings::Training,
-    train::{FREE, load_state, save_state},
+    train::{FREE, load_state, make_folder, save_state},
 };
 
 /// A scheme of exploration as a method: its settings are the scheme.
@@ -445,7 +445,7 @@ impl<E: ExplorerSettings> Process for Stream<E> {
     }
 
     fn finish(&self, path: &Path) -> Result<()> {
-        std::fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))?;
+        make_folder(path)?;
         write_atomic(&path.join("model.bin"), &self.model_bytes())?;
         write_atomic(&path.join("progressive.txt"), self.table().as_bytes())?;
         let policy = SavedPolicy {

@@ -55,6 +55,14 @@ pub fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))
 }
 
+/// A file that a person gives, as text.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))
+}
+
 /// Reads what [`save_state`] wrote.
 ///
 /// # Errors

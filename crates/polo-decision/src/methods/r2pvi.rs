@@ -20,7 +20,7 @@
 //! The paper's code takes β √(Σᵢ φᵢ² (Λ⁻¹)ᵢᵢ) for Γ and does not cut at 0 (`method.penalty`, `method.clip_low`), and
 //! minimises the χ² dual, which is to be maximised, as here.
 
-use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
 use polo_run::{
     Problem, Result, card::MethodCard, config::Settings, folder::write_atomic, metrics::Metrics,
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     settings::{MethodSettings, Training},
-    train::{load_state, save_state},
+    train::{load_state, make_folder, save_state},
 };
 
 pub mod data;
@@ -365,7 +365,7 @@ impl Process for Learner {
     }
 
     fn finish(&self, path: &Path) -> Result<()> {
-        fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))?;
+        make_folder(path)?;
         let curve = self.curve();
         save_state(
             &path.join("policy.json"),

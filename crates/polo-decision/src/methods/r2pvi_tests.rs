@@ -1,3 +1,5 @@
+use std::fs;
+
 use polo_run::Kind;
 
 use super::*;

@@ -25,7 +25,6 @@ mod rules;
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -40,7 +39,7 @@ pub use rules::{Elimination, Exp3, Learner, Rule, Ucb1};
 
 use crate::{
     settings::{MethodSettings, Training},
-    train::{load_state, save_state},
+    train::{load_state, make_folder, save_state},
 };
 
 /// Who plays.
@@ -383,7 +382,7 @@ impl Process for Game {
     }
 
     fn finish(&self, path: &Path) -> Result<()> {
-        fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))?;
+        make_folder(path)?;
         let name = |arm: usize| self.instance.arms[arm].name.clone();
         let pulls = &self.state.pulls;
         let decision = Decision {

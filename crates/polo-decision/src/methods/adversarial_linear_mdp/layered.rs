@@ -1,6 +1,6 @@
 //! Layered processes in features: instances by name and from a file, and what can be computed of them exactly.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use polo_run::{
     Problem, Result,
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     draw::{categorical, dirichlet},
     linear::{Matrix, dot},
+    train::read_text,
 };
 
 /// Probabilities, or any number for each state and action: `[layers][states · actions]`.
@@ -178,7 +179,7 @@ impl Layered {
             transitions: Vec<Vec<Vec<Vec<f64>>>>,
             theta: Vec<Theta>,
         }
-        let text = fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))?;
+        let text = read_text(path)?;
         let file: File = serde_json::from_str(&text).map_err(|error| {
             Problem::input(format!("this is no layered process: {error}")).at(
                 path,

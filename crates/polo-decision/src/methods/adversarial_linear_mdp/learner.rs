@@ -1,9 +1,9 @@
 //! A run: episode by episode, or epoch by epoch without a simulator.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use polo_run::{
-    Problem, Result,
+    Result,
     metrics::Metrics,
     process::Process,
     seed::{Seeds, below, unit},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     draw::categorical,
     linear::Matrix,
-    train::{load_state, save_state},
+    train::{load_state, make_folder, save_state},
 };
 
 /// Everything that a checkpoint holds.
@@ -327,7 +327,7 @@ impl Process for Learner {
     }
 
     fn finish(&self, path: &Path) -> Result<()> {
-        fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))?;
+        make_folder(path)?;
         let states =
             |layer: Vec<f64>| layer.chunks_exact(self.process.actions).map(<[f64]>::to_vec).collect();
         save_state(

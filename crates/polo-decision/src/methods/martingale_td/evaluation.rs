@@ -1,12 +1,12 @@
 //! The run of an evaluation: paths in, weights out, and the study of step sizes.
 
-use std::{fs, path::Path as FilePath};
+use std::path::Path as FilePath;
 
 use polo_run::{Problem, Result, metrics::Metrics, process::Process, seed::Seeds};
 use serde::{Deserialize, Serialize};
 
 use super::{Criterion, MartingaleTd, Metric, Moments, Path, Simulator, Solver, Trace, value_error};
-use crate::train::{load_state, save_state};
+use crate::train::{load_state, make_folder, save_state};
 
 /// Where paths come from.
 pub(super) enum Source {
@@ -293,7 +293,7 @@ impl Process for Evaluation {
             return Err(Problem::input("the paths do not determine the weights of the value function")
                 .hint("give more paths or fewer features, or set method.ridge above 0"));
         }
-        fs::create_dir_all(path).map_err(|error| Problem::io("create", path, &error))?;
+        make_folder(path)?;
         let value = Value {
             features: &self.names,
             theta: self.theta(),

@@ -1,9 +1,11 @@
 //! Episodes in features, as the method learns from them, and the user's own from a file.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use polo_run::{Problem, Result};
 use serde::Deserialize;
+
+use crate::train::read_text;
 
 /// A state after a step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,7 +85,7 @@ const SIMPLEX_TOLERANCE: f64 = 1e-6;
 /// A line that is no such object; lengths that disagree; numbers that are not finite; with `simplex`, features that are
 /// negative or do not add up to 1; no episodes.
 pub fn read(path: &Path, bound: f64, simplex: bool) -> Result<Dataset> {
-    let text = fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))?;
+    let text = read_text(path)?;
     let mut data = Dataset::default();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |message: String| Problem::input(message).at(path, at + 1, None);
@@ -152,7 +154,7 @@ fn add(data: &mut Dataset, episode: Line, simplex: bool) -> Result<(), String> {
 /// # Errors
 /// A file that is no such array, or of other lengths than the data.
 pub fn read_theta(path: &Path, data: &mut Dataset) -> Result<()> {
-    let text = fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))?;
+    let text = read_text(path)?;
     let theta: Vec<Vec<f64>> = serde_json::from_str(&text).map_err(|error| {
         Problem::input(format!("these are no reward vectors: {error}")).at(
             path,
@@ -174,11 +176,13 @@ pub fn read_theta(path: &Path, data: &mut Dataset) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use polo_run::folder::write_atomic;
+
     use super::*;
 
     fn parse(text: &str, simplex: bool) -> Result<Dataset> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), text).unwrap();
+        write_atomic(file.path(), text.as_bytes()).unwrap();
         read(file.path(), 1.0, simplex)
     }
 
@@ -222,7 +226,7 @@ mod tests {
         fn check(text: &str, good: bool) {
             let mut data = parse(GOOD, true).unwrap();
             let file = tempfile::NamedTempFile::new().unwrap();
-            fs::write(file.path(), text).unwrap();
+            write_atomic(file.path(), text.as_bytes()).unwrap();
             assert_eq!(read_theta(file.path(), &mut data).is_ok(), good, "{text}");
         }
         check("[[0, 1], [1, 0]]", true);

@@ -1,7 +1,7 @@
 //! Bandits whose losses depend on how often an arm was played lately: their arms, the exact loss of every sequence of
 //! pulls, and what the best sequence loses.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashSet, path::Path};
 
 use polo_run::{
     Problem, Result,
@@ -10,7 +10,7 @@ use polo_run::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::draw;
+use crate::{draw, train::read_text};
 
 /// One arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl Instance {
     /// A file that cannot be read, lacks a key or has an unknown one; fewer than two arms, two of one name, lists that are
     /// empty or of different lengths, tallies that do not rise, losses outside [0, 1], weights below 0 or not finite.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))?;
+        let text = read_text(path)?;
         let instance: Self = serde_json::from_str(&text).map_err(|error| {
             Problem::input(format!("these arms cannot be used: {error}"))
                 .at(path, error.line(), Some(error.column()))
