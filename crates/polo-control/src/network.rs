@@ -333,6 +333,19 @@ mod tests {
     }
 
     #[test]
+    fn the_first_member_is_asked_alone() {
+        let shape = crate::deterministic::shape(&[4], 2, 1, 2);
+        let network = Network::new(shape, "q", &Seeds::new(1));
+        let x = [1.0, -2.0, 0.5, 0.5, 3.0, 0.0];
+        let (both, first) = (network.forward(&x), network.forward_first(&x));
+        assert_eq!(first.outputs(), both.outputs()[..3]);
+        assert_ne!(first.outputs(), both.outputs()[3..]);
+        // A loss that the second has no part in.
+        let beside = network.slope(&both, &[1.0, -1.0, 0.5, 0.0, 0.0, 0.0]);
+        assert_eq!(network.slope(&first, &[1.0, -1.0, 0.5]), beside);
+    }
+
+    #[test]
     fn a_network_comes_back_with_its_optimiser() {
         let shape = Shape {
             inputs: 2,
