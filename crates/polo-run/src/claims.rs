@@ -1,4 +1,4 @@
-//! The outcome of re-testing a paper's claim, on the terminal and in `CLAIMS.md`.
+//! The outcome of re-testing a paper's claim, on the terminal, in `CLAIMS.md` and as a page with plots.
 //!
 //! `polo reproduce SLUG` fills a [`ClaimResult`]. Its verdict is not set by anyone: [`ClaimResult::verdict`] derives it
 //! from the effects by a fixed rule, so that no text can say more than the numbers do.
@@ -14,6 +14,7 @@ use crate::{
     folder::write_atomic,
     human,
     problem::{Problem, Result},
+    report::{LinePlot, Report},
     stats::Estimate,
 };
 
@@ -21,8 +22,9 @@ use crate::{
 pub const MIN_OBSERVATIONS: usize = 5;
 
 const PREAMBLE: &str = "# Claims\n\n\
-    What the methods' papers claim, re-tested at small scale. Each section is written by its command.\n\n\
-    An effect *holds* if its whole 95 % interval lies in the expected range, *fails* if the whole interval lies\n\
+    What the methods' papers claim, re-tested at small scale. Each section is written by its command.\n\n";
+
+const RULE: &str = "An effect *holds* if its whole 95 % interval lies in the expected range, *fails* if the whole interval lies\n\
     outside of it, and is *open* otherwise. A claim is *reproduced* if all its effects hold, *not reproduced* if one\n\
     fails, and *inconclusive* otherwise.\n";
 
@@ -143,6 +145,8 @@ pub struct ClaimResult {
     pub table: Table,
     /// The quantities that decide the verdict.
     pub effects: Vec<Effect>,
+    /// What was measured as a course: learning curves, errors over a setting; for the page alone, may be empty.
+    pub plots: Vec<LinePlot>,
     /// What else a reader should know: what was tried, where the small scale differs from the paper; may be empty.
     pub remarks: String,
     /// The command that writes this section.
@@ -175,6 +179,42 @@ impl ClaimResult {
             text += &format!("\n{}\n", self.remarks.trim());
         }
         text + &format!("\nVerdict: {} ({})\n", self.verdict(), human::seconds(self.seconds))
+    }
+
+    /// The result as a page. One of a `quick` run says that it decides nothing, and has no verdict.
+    pub fn report(&self, quick: bool) -> Report {
+        let verdict = match quick {
+            true => "none: a quick run shows that everything works and decides nothing".to_string(),
+            false => self.verdict().to_string(),
+        };
+        let mut report = Report::new(&format!("Claim of {}", self.slug));
+        report.paragraph(&self.claim).key_values(&[
+            ("verdict", &verdict),
+            ("written by", &self.command),
+            ("duration", &human::seconds(self.seconds)),
+        ]);
+        report.heading("Effects").table(&EFFECT_HEADERS, &self.effect_rows());
+        if !self.plots.is_empty() {
+            report.heading("Plots").line_plots(&self.plots);
+        }
+        if !self.table.rows.is_empty() {
+            report.heading("Measurements").table(&self.table.headers, &self.table.rows);
+        }
+        report.heading("Setup");
+        paragraphs(&mut report, &self.setup);
+        if !self.remarks.trim().is_empty() {
+            report.heading("Remarks");
+            paragraphs(&mut report, &self.remarks);
+        }
+        report.heading("Limits").paragraph(
+            "A small-scale test: it speaks of this setup and not of the sizes that the paper has. Intervals cover the chance \
+             of what they are over (seeds, instances), not the choice of the task.",
+        );
+        report.paragraph(&format!(
+            "{} Below {MIN_OBSERVATIONS} observations no effect is decided.",
+            RULE.trim().replace('*', "")
+        ));
+        report
     }
 
     fn effect_rows(&self) -> Vec<Vec<String>> {
@@ -215,7 +255,7 @@ const EFFECT_HEADERS: [&str; 4] = ["effect", "estimate with 95 % interval", "exp
 pub fn update_claims_file(path: &Path, result: &ClaimResult) -> Result<()> {
     let old = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => PREAMBLE.to_string(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => format!("{PREAMBLE}{RULE}"),
         Err(error) => return Err(Problem::io("read", path, &error)),
     };
     let mut preamble = String::new();
@@ -242,6 +282,13 @@ fn marked(line: &str) -> Option<&str> {
     line.trim().strip_prefix("<!-- claim:")?.strip_suffix("-->").map(str::trim)
 }
 
+/// Text whose paragraphs are parted by empty lines.
+fn paragraphs(report: &mut Report, text: &str) {
+    for paragraph in text.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty()) {
+        report.paragraph(paragraph);
+    }
+}
+
 fn markdown_table(headers: &[String], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| {
         let cells: Vec<String> =
@@ -255,6 +302,7 @@ fn markdown_table(headers: &[String], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Series;
 
     fn effect(low: f64, high: f64, n: usize, expected: Expected) -> Effect {
         let estimate = Estimate { mean: (low + high) / 2.0, interval: Some((low, high)), n, of: "seeds" };
@@ -272,6 +320,7 @@ mod tests {
             setup: "Tiny task.".into(),
             table,
             effects,
+            plots: Vec::new(),
             remarks: String::new(),
             command: format!("polo reproduce {slug}"),
             seconds: 75.0,
@@ -342,6 +391,41 @@ mod tests {
         assert!(text.contains("A note.") && text.contains("## srpo: not reproduced"));
         assert_eq!(text.matches("## srpo").count(), 1);
         assert_eq!(text.lines().filter(|line| marked(line).is_some()).count(), 2);
+    }
+
+    #[test]
+    fn the_page_has_everything_and_a_quick_one_no_verdict() {
+        let effects =
+            vec![effect(0.1, 0.2, 5, Expected::Above(0.0)), effect(0.1, 0.2, 5, Expected::Below(0.0))];
+        let curves = [vec![1.0, 2.0], vec![2.0, 4.0]];
+        let series = Series::over_seeds("srpo", &[10.0, 20.0], &curves, 0);
+        let plot = LinePlot { title: "Regret".into(), series: vec![series], ..LinePlot::default() };
+        let mut result = ClaimResult { plots: vec![plot], ..result("srpo", effects) };
+        result.setup = "Tiny <task>.\n\nTwo paragraphs.".into();
+        result.remarks = "One remark.".into();
+        let page = result.report(false).to_html();
+        for expected in [
+            "<h1>Claim of srpo</h1>",
+            "it is better",
+            "not reproduced",
+            "polo reproduce srpo",
+            "1 min 15 s",
+            "<td>0.150 [0.100, 0.200] (n=5 seeds)</td>",
+            "<td>fails</td>",
+            "<p>Tiny &lt;task&gt;.</p>\n<p>Two paragraphs.</p>",
+            "<figcaption>Regret</figcaption>",
+            "class=\"band c0\"",
+            "<td>longer name</td>",
+            "<p>One remark.</p>",
+            "<h2>Limits</h2>",
+        ] {
+            assert!(page.contains(expected), "{expected} is missing in {page}");
+        }
+        let quick = result.report(true).to_html();
+        assert!(quick.contains("decides nothing") && !quick.contains("<td>not reproduced</td>"), "{quick}");
+        (result.plots, result.remarks) = (Vec::new(), String::new());
+        let page = result.report(false).to_html();
+        assert!(!page.contains("<h2>Plots") && !page.contains("<h2>Remarks"), "{page}");
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 use std::fmt::Write;
 
-use crate::{human, stats::Estimate};
+use crate::{
+    human,
+    stats::{Estimate, t_interval},
+};
 
 /// Number of distinguishable series; further ones repeat the colours.
 pub const PALETTE: usize = 7;
@@ -18,6 +21,8 @@ const TOP: f64 = 14.0;
 const BOTTOM: f64 = 52.0;
 /// Longer series are drawn as the mean of this many buckets, with the range of each as a band.
 const BUCKETS: usize = 300;
+/// Slanted labels of bars are cut beyond this many letters, which stay left of the first bar.
+const SLANTED: usize = 20;
 /// Up to this many points each gets a dot.
 const DOTS: usize = 60;
 
@@ -47,6 +52,40 @@ pub struct Series {
     pub colour: usize,
     /// Dashed lines tell held-out data from training data of the same colour.
     pub dashed: bool,
+}
+
+impl Series {
+    /// A line through the means of `estimates`, with their intervals as band. Dashed beyond the [`PALETTE`], so that a
+    /// colour that comes back can be told apart.
+    pub fn of_estimates(
+        name: impl Into<String>,
+        estimates: impl IntoIterator<Item = (f64, Estimate)>,
+        colour: usize,
+    ) -> Self {
+        let (mut points, mut band) = (Vec::new(), Vec::new());
+        for (at, estimate) in estimates {
+            points.push((at, estimate.mean));
+            band.push(estimate.interval.unwrap_or((f64::NAN, f64::NAN)));
+        }
+        let band = band.iter().any(finite).then_some(band);
+        Self { name: name.into(), points, band, colour, dashed: colour >= PALETTE }
+    }
+
+    /// The mean over seeds of `curves[seed][i]` at `at[i]`, with its 95 % interval as band. A seed whose curve is too
+    /// short is left out where it has no value.
+    pub fn over_seeds<C: AsRef<[f64]>>(
+        name: impl Into<String>,
+        at: &[f64],
+        curves: &[C],
+        colour: usize,
+    ) -> Self {
+        let estimate = |place: usize| {
+            let values: Vec<f64> =
+                curves.iter().filter_map(|curve| curve.as_ref().get(place).copied()).collect();
+            t_interval(&values, "seeds")
+        };
+        Self::of_estimates(name, at.iter().enumerate().map(|(place, at)| (*at, estimate(place))), colour)
+    }
 }
 
 /// Groups of bars with error bars, one bar per series in each group.
@@ -111,7 +150,7 @@ impl LinePlot {
         });
         let legend = format!("<div class=\"legend\">{}</div>", legend.collect::<String>());
 
-        let mut svg = frame(&self.title, &self.y_label, &y);
+        let mut svg = frame(&self.title, &self.y_label, &y, 0.0);
         for tick in x.ticks() {
             let at = x.place(tick, LEFT, WIDTH - RIGHT);
             let _ = write!(
@@ -227,8 +266,13 @@ impl BarChart {
             _ => format!("<div class=\"legend\">{}</div>", legend.collect::<String>()),
         };
 
-        let mut svg = frame(&self.title, &self.y_label, &y);
         let slot = (WIDTH - RIGHT - LEFT) / self.groups.len().max(1) as f64;
+        let room = (slot / 7.5) as usize;
+        let longest = self.groups.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+        // Many bars leave no room for level labels.
+        let slanted = longest > room && self.groups.len() > 4;
+        let below = if slanted { 5.0 * longest.min(SLANTED) as f64 - BOTTOM / 2.0 } else { 0.0 };
+        let mut svg = frame(&self.title, &self.y_label, &y, below.max(0.0));
         let mut intervals = false;
         for (index, (label, bars)) in self.groups.iter().enumerate() {
             let centre = LEFT + slot * (index as f64 + 0.5);
@@ -238,11 +282,19 @@ impl BarChart {
                 let left = centre + width * (place as f64 - bars.len() as f64 / 2.0);
                 draw_bar(&mut svg, bar, place, left, width, &y);
             }
-            let room = (slot / 7.5) as usize;
+            let (place, room) = match slanted {
+                true => {
+                    let at = format!("translate({centre:.1} {:.1}) rotate(-45)", HEIGHT - BOTTOM + 14.0);
+                    (format!("text-anchor=\"end\" transform=\"{at}\""), SLANTED)
+                }
+                false => {
+                    let at = format!("x=\"{centre:.1}\" y=\"{:.1}\"", HEIGHT - BOTTOM + 19.0);
+                    (format!("text-anchor=\"middle\" {at}"), room)
+                }
+            };
             let _ = write!(
                 svg,
-                "<text class=\"tick\" text-anchor=\"middle\" x=\"{centre:.1}\" y=\"{:.1}\">{}<title>{}</title></text>",
-                HEIGHT - BOTTOM + 19.0,
+                "<text class=\"tick\" {place}>{}<title>{}</title></text>",
                 escape(&shortened(label, room)),
                 escape(label)
             );
@@ -300,10 +352,11 @@ fn draw_bar(svg: &mut String, bar: &Estimate, colour: usize, left: f64, width: f
     );
 }
 
-/// The opening of the SVG with the vertical axis.
-fn frame(title: &str, y_label: &str, y: &Axis) -> String {
+/// The opening of the SVG with the vertical axis, and more height `below` for long labels.
+fn frame(title: &str, y_label: &str, y: &Axis, below: f64) -> String {
     let mut svg = format!(
-        "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{}</title>",
+        "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\"><title>{}</title>",
+        HEIGHT + below,
         escape(title)
     );
     for tick in y.ticks() {
@@ -480,6 +533,21 @@ mod tests {
     }
 
     #[test]
+    fn series_over_seeds_have_means_and_intervals() {
+        let curves = [vec![1.0, 2.0, 5.0], vec![3.0, 2.0], vec![5.0, 2.0]];
+        let series = Series::over_seeds("a", &[10.0, 20.0, 30.0], &curves, PALETTE);
+        assert_eq!(series.points, [(10.0, 3.0), (20.0, 2.0), (30.0, 5.0)]);
+        let band = series.band.clone().unwrap();
+        // t(2) at 97.5 % is 4.3027, the standard error 2 / sqrt 3.
+        assert!((band[0].1 - 7.9683).abs() < 1e-3 && (band[0].0 + 1.9683).abs() < 1e-3, "{band:?}");
+        assert_eq!(band[1], (2.0, 2.0));
+        assert!(band[2].0.is_nan() && series.dashed);
+        assert!(!LinePlot { series: vec![series], ..LinePlot::default() }.to_html().contains("NaN"));
+        let one = Series::over_seeds("a", &[1.0, 2.0], &[[1.0, 2.0]], 0);
+        assert_eq!((one.points, one.band, one.dashed), (vec![(1.0, 1.0), (2.0, 2.0)], None, false));
+    }
+
+    #[test]
     fn bars_stand_on_zero_and_say_their_values() {
         let bar = |mean: f64| Estimate { mean, interval: Some((mean - 0.1, mean + 0.1)), n: 5, of: "seeds" };
         let chart = BarChart {
@@ -492,6 +560,10 @@ mod tests {
             assert!(html.contains(expected), "{expected} is missing in {html}");
         }
         assert!(!html.contains("NaN\"") && !html.contains("height=\"-"));
+        assert!(html.contains("viewBox=\"0 0 600 320\"") && !html.contains("rotate(-45)"));
+        let many = (0..9).map(|at| (format!("a long name, λ {at}"), vec![bar(0.5)])).collect();
+        let html = BarChart { groups: many, ..BarChart::default() }.to_html();
+        assert!(html.contains(">a long name, λ 3<") && html.matches("rotate(-45)").count() == 9, "{html}");
         assert!(!BarChart::default().to_html().is_empty());
     }
 }

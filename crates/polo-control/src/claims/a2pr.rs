@@ -231,6 +231,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         ),
         table,
         effects,
+        plots: Vec::new(),
         remarks: "On the pendulum random actions cover the action space, so that TD3 without any imitation needs no \
                   constraint there (its rows are the control): that part shows that the method works on sequences. The \
                   bandit is where a constraint is needed."

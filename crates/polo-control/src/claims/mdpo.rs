@@ -404,6 +404,7 @@ pub fn reproduce(folder: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&st
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: "Weights begin orthogonal for all methods, which the paper counts among the tricks. The KL is that of new to \
                   previous policy for MDPO, of previous to new for TRPO, and PPO's estimate of the latter in its last step. \
                   Learning curves: mdpo.html in the run's folder."

@@ -156,6 +156,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         ),
         table,
         effects,
+        plots: Vec::new(),
         remarks: format!(
             "TD3 without its constraint needs no weighting here, as random actions cover the one action dimension: the claim \
              is about constrained learners. Share of the drawn transitions that come from the 5 good episodes: 0.05 uniform, \

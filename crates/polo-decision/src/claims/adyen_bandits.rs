@@ -6,6 +6,7 @@ use std::{path::Path, time::Instant};
 use polo_run::{
     Result,
     claims::{ClaimResult, Effect, Expected, Table},
+    report::{LinePlot, Series},
     stats::{Estimate, mean, t_interval},
 };
 use rayon::prelude::*;
@@ -161,6 +162,27 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     effect("O: holdout 20 % less 50 %", less(held_20, held_50), Expected::Above(0.0));
     effect("O: holdout 5 % less full memory", less(held_5, full), Expected::Above(0.0));
     let shown = |of: fn(&Run) -> f64| over(uniform, of).mean;
+    let generations: Vec<f64> = (1..=base.generations).map(|generation| generation as f64).collect();
+    let plot = |title: &str, runs: std::ops::Range<usize>, places: &[usize]| {
+        let series = |(colour, &place): (usize, &usize)| {
+            let values: Vec<&[f64]> =
+                found[place][runs.clone()].iter().map(|run| run.values.as_slice()).collect();
+            Series::over_seeds(plan[place].0, &generations, &values, colour)
+        };
+        LinePlot {
+            title: title.into(),
+            x_label: "generation".into(),
+            y_label: "value V of the oracle's best".into(),
+            series: places.iter().enumerate().map(series).collect(),
+        }
+    };
+    let all = 0..seeds as usize;
+    let plots = vec![
+        plot("Oscillation: value by generation with the last batch alone, one seed", 0..1, &[0, 3, 6]),
+        plot("Value by generation with the last batch alone, all seeds", all.clone(), &[0, 1, 2, 3, 4, 5]),
+        plot("What more memory does", all.clone(), &[3, 7, 8, 6, 0]),
+        plot("What a uniform holdout does", all, &[3, 9, 10, 11, 6, 0]),
+    ];
     Ok(ClaimResult {
         slug: "adyen-bandits".into(),
         claim: "Every policy that plays by a regression oracle earns more online than uniform play. With an oracle retrained on \
@@ -184,6 +206,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         ),
         table,
         effects,
+        plots,
         remarks: "The paper's own figures come from payments that are not public; only its claim is tested here. The \
                   autocorrelation of the steps of V proves nothing alone: independent values have -1/2. O is therefore held \
                   against that of uniform play, whose values vary by sampling alone. Inverse propensity weights are 1 / (K p), so \

@@ -6,6 +6,8 @@ use std::{path::Path, time::Instant};
 use polo_run::{
     Result,
     claims::{ClaimResult, Effect, Expected, Table},
+    process::Process,
+    report::{LinePlot, Series},
     stats::{Estimate, t_interval},
 };
 use rayon::prelude::*;
@@ -22,9 +24,19 @@ const CRITERIA: [(&str, Criterion); 3] = [
 struct Found {
     thetas: Vec<Vec<f64>>,
     orders: Vec<f64>,
+    /// log2 of the step dt and of |theta(dt) - theta(2 dt)|, from the coarsest on.
+    changes: Vec<Vec<(f64, f64)>>,
 }
 
 impl Found {
+    /// Mean log2 change of the weights over log2 of the step.
+    fn change(&self, name: &str, colour: usize) -> Series {
+        let steps: Vec<f64> = self.changes.iter().take(1).flatten().map(|change| change.0).collect();
+        let by_seed: Vec<Vec<f64>> =
+            self.changes.iter().map(|changes| changes.iter().map(|change| change.1).collect()).collect();
+        Series::over_seeds(name, &steps, &by_seed, colour)
+    }
+
     fn weight(&self, at: usize) -> Estimate {
         self.scaled(at, 1.0)
     }
@@ -38,12 +50,39 @@ impl Found {
 fn found(settings: &MartingaleTd, seeds: u64) -> Result<Found> {
     let one = |seed| {
         let mut run = settings.evaluation(seed)?;
+        let mut changes = Vec::new();
+        while settings.mesh > 0 && run.done() < run.total() {
+            let metrics = run.go_on()?;
+            changes.extend(metrics.get("mesh/log2_step").zip(metrics.get("mesh/log2_change")));
+        }
         run.go_through();
-        Ok((run.theta().to_vec(), run.order().unwrap_or(f64::NAN)))
+        Ok((run.theta().to_vec(), run.order().unwrap_or(f64::NAN), changes))
     };
     let all = (0..seeds).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
-    let (thetas, orders) = all.into_iter().unzip();
-    Ok(Found { thetas, orders })
+    let mut found = Found { thetas: Vec::new(), orders: Vec::new(), changes: Vec::new() };
+    for (theta, order, changes) in all {
+        found.thetas.push(theta);
+        found.orders.push(order);
+        found.changes.push(changes);
+    }
+    Ok(found)
+}
+
+/// Error against the step, both as log2, with a line of the slope that theory gives, through the last point of the first
+/// series.
+fn convergence(title: &str, mut series: Vec<Series>, slope: f64) -> LinePlot {
+    let guide = series.first().and_then(|first| {
+        let (x, y) = *first.points.last()?;
+        let points = first.points.iter().map(|point| (point.0, y + slope * (point.0 - x))).collect();
+        Some(Series { name: format!("slope {slope}"), points, colour: 6, dashed: true, ..Series::default() })
+    });
+    series.extend(guide);
+    LinePlot {
+        title: title.into(),
+        x_label: "log2 of the step dt".into(),
+        y_label: "log2 of |theta(dt) - theta(2 dt)|".into(),
+        series,
+    }
 }
 
 /// Re-tests the claim.
@@ -68,7 +107,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     let mut effect = |name: String, estimate: Estimate, expected| {
         effects.push(Effect { name, estimate, expected });
     };
-    for (name, criterion) in CRITERIA {
+    let mut second_weights = Vec::new();
+    for (colour, (name, criterion)) in CRITERIA.into_iter().enumerate() {
         let mut by_mesh = Vec::new();
         for &dt in meshes {
             say(&format!("the truth in the family: {name}, step {dt}"));
@@ -77,6 +117,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             row("truth (1, 0)", name, dt, weights);
             by_mesh.push(found);
         }
+        let weights = meshes.iter().zip(&by_mesh).map(|(dt, found)| (dt.log2(), found.weight(1)));
+        second_weights.push(Series::of_estimates(name, weights, colour));
         let (coarse, fine) = (&by_mesh[0], &by_mesh[by_mesh.len() - 1]);
         if criterion == Criterion::MeanSquare {
             effect(
@@ -100,7 +142,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     }
     // (limit, least and most of it that are let pass)
     let limits = [(0.75, 0.73, 0.77), (1.25, 1.2, 1.3), (2.0 / 3.0, 0.65, 0.685)];
-    for ((name, criterion), (limit, low, high)) in CRITERIA.into_iter().zip(limits) {
+    let (mut outside, mut inside) = (Vec::new(), Vec::new());
+    for (colour, ((name, criterion), (limit, low, high))) in CRITERIA.into_iter().zip(limits).enumerate() {
         say(&format!("the truth outside the family: {name}"));
         let base = MartingaleTd {
             criterion,
@@ -115,13 +158,17 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         effect(name_of_effect, theta, Expected::Between(low, high));
         let mesh = if quick { 3 } else { 6 };
         let study = MartingaleTd { mesh, dt: 1.0 / f64::from(8 << mesh), paths: paths / 4, ..base };
-        let order = t_interval(&found(&study, many)?.orders, "seeds");
+        let studied = found(&study, many)?;
+        outside.push(studied.change(name, colour));
+        let order = t_interval(&studied.orders, "seeds");
         row("no truth", &format!("{name}: order"), study.dt, vec![format!("{order:.3}")]);
         if criterion != Criterion::MeanSquare {
             let name_of_effect = format!("family without the truth, {name}: order in the step size");
             effect(name_of_effect, order, Expected::Between(0.8, 1.2));
             let study = MartingaleTd { diffusion: Diffusion::BrownianSquare, ..study };
-            let order = t_interval(&found(&study, many)?.orders, "seeds");
+            let studied = found(&study, many)?;
+            inside.push(studied.change(name, colour));
+            let order = t_interval(&studied.orders, "seeds");
             row("truth (1, 0)", &format!("{name}: order"), study.dt, vec![format!("{order:.3}")]);
         }
     }
@@ -159,6 +206,18 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             }
         }
     }
+    // The martingale loss and CLSTD(0) have effects of their order; the first is what the guide goes through.
+    outside.rotate_left(1);
+    let plots = vec![
+        LinePlot {
+            title: "Second weight, 0 in truth, as the grid gets finer".into(),
+            x_label: "log2 of the step dt".into(),
+            y_label: "second weight".into(),
+            series: second_weights,
+        },
+        convergence("Family without the truth: the slope is the convergence order", outside, 1.0),
+        convergence("Family with the truth, noise alone: the slope is the convergence order", inside, 0.5),
+    ];
     Ok(ClaimResult {
         slug: "martingale-td".into(),
         claim: "In continuous time the mean-square TD error tends to a quadratic variation: minimising it gets worse as the grid gets \
@@ -175,6 +234,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         ),
         table,
         effects,
+        plots,
         remarks: "CTD(0) with a constant step size has a bias that grows with it; its second step size is shown for that. Where the \
                   family holds the truth, the step causes no bias here, and the order is that of the noise alone. CLSTD(0) \
                   without the truth has a small bias, about dt / 9, and a noise of the same order."

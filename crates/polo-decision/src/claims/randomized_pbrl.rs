@@ -6,6 +6,7 @@ use std::{path::Path, time::Instant};
 use polo_run::{
     Result,
     claims::{ClaimResult, Effect, Expected, Table},
+    report::{LinePlot, Series},
     stats::{mean, sample_std, t_interval},
 };
 use rayon::prelude::*;
@@ -18,26 +19,96 @@ const LEAST: u64 = 12;
 /// Regret of an episode, of a return of about 2, that counts as none.
 const MARGIN: f64 = 0.02;
 
-/// Of one instance: regret of an episode, the same in the last quarter, and preferences asked.
-#[derive(Clone, Copy)]
+/// Points of a regret curve; a multiple of four, as the last quarter is looked at.
+const POINTS: usize = 40;
+
+/// Of one instance: regret of an episode, the same in the last quarter, and preferences asked; and the sums of regret and
+/// of preferences after each of [`POINTS`] equal parts.
 struct Found {
     regret: f64,
     last_quarter: f64,
     queries: f64,
+    regrets: Vec<f64>,
+    asked: Vec<f64>,
+}
+
+/// The rounds after which a curve has its points.
+fn rounds_of(rounds: u64) -> impl Iterator<Item = u64> {
+    (1..=POINTS as u64).map(move |point| point * rounds / POINTS as u64)
 }
 
 fn play(settings: &RandomizedPbrl, seed: u64) -> Result<Found> {
     let mut learner = settings.learner(seed)?;
-    let begins = settings.rounds - settings.rounds / 4;
-    learner.play_until(begins)?;
-    let before = learner.regret();
-    learner.play_until(settings.rounds)?;
-    let after = learner.regret();
+    let (mut regrets, mut asked) = (Vec::with_capacity(POINTS), Vec::with_capacity(POINTS));
+    for round in rounds_of(settings.rounds) {
+        learner.play_until(round)?;
+        regrets.push(learner.regret());
+        asked.push(learner.queries() as f64);
+    }
+    let (before, after) = (regrets[POINTS * 3 / 4 - 1], regrets[POINTS - 1]);
+    let last_quarter = settings.rounds - settings.rounds * 3 / 4;
     Ok(Found {
         regret: after / (2 * settings.rounds) as f64,
-        last_quarter: (after - before) / (2 * (settings.rounds - begins)) as f64,
-        queries: learner.queries() as f64,
+        last_quarter: (after - before) / (2 * last_quarter) as f64,
+        queries: asked[POINTS - 1],
+        regrets,
+        asked,
     })
+}
+
+/// The mean over instances of something at each point.
+fn means(runs: &[Found], of: fn(&Found) -> &[f64]) -> Vec<f64> {
+    let at = |point: usize| mean(&runs.iter().map(|run| of(run)[point]).collect::<Vec<f64>>());
+    (0..POINTS).map(|point| at(point).unwrap_or(f64::NAN)).collect()
+}
+
+/// Regret by rounds, by questions asked so far, and at the end by all questions, of rules `found` in the order of the plan,
+/// questions at random last.
+fn plots(found: &[(&str, Vec<Found>)], rounds: u64) -> Vec<LinePlot> {
+    let shown = [0, 1, 3, 8, 5, 6, found.len() - 1];
+    let rounds: Vec<f64> = rounds_of(rounds).map(|round| round as f64).collect();
+    let course = |asked: bool, shown: &[usize]| -> Vec<Series> {
+        let series = |(colour, &place): (usize, &usize)| {
+            let (name, runs) = &found[place];
+            let at = if asked { means(runs, |run| &run.asked) } else { rounds.clone() };
+            let curves: Vec<&[f64]> = runs.iter().map(|run| run.regrets.as_slice()).collect();
+            Series::over_seeds(*name, &at, &curves, colour)
+        };
+        shown.iter().enumerate().map(series).collect()
+    };
+    let end = |colour: usize, name: &str, places: &[usize]| {
+        let point = |place: &usize| {
+            let (_, runs) = &found[*place];
+            let regrets: Vec<f64> = runs.iter().map(|run| run.regret).collect();
+            (means(runs, |run| &run.asked)[POINTS - 1].log2(), t_interval(&regrets, "instances"))
+        };
+        Series::of_estimates(name, places.iter().map(point), colour)
+    };
+    let plot = |title: &str, x_label: &str, y_label: &str, series| LinePlot {
+        title: title.into(),
+        x_label: x_label.into(),
+        y_label: y_label.into(),
+        series,
+    };
+    vec![
+        plot("Regret by rounds", "rounds of two episodes", "regret of both policies", course(false, &shown)),
+        plot(
+            "Regret against preferences asked, as rounds go by",
+            "preferences asked so far, mean over instances",
+            "regret of both policies",
+            course(true, &[0, 3, 8, found.len() - 1]),
+        ),
+        plot(
+            "Regret against preferences asked, by threshold",
+            "log2 of the preferences asked in all rounds",
+            "regret of an episode",
+            vec![
+                end(0, "PR-LSVI, epsilon = 0.4, 0.2, 0.1, 0.05, always", &[4, 3, 0, 2, 1]),
+                end(1, "PbTS, epsilon = 0.2, 0.1, always", &[9, 8, 10]),
+                end(2, "PR-LSVI, at random", &[found.len() - 1]),
+            ],
+        ),
+    ]
 }
 
 /// Re-tests the claim.
@@ -180,6 +251,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         ),
         table,
         effects,
+        plots: plots(&found, rounds),
         remarks: format!(
             "The paper has no experiments; scales are this program's. The mean regret of the active rule at epsilon = 0.1 is {:.2} \
              times that of asking always: near it, by the margin, and not equal. PbTS knows the true prior of transitions, \

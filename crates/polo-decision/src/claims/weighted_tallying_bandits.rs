@@ -6,6 +6,8 @@ use std::{path::Path, time::Instant};
 use polo_run::{
     Result,
     claims::{ClaimResult, Effect, Expected, Table},
+    process::Process,
+    report::{LinePlot, Series},
     stats::{Estimate, sample_std, t_interval, wilson},
 };
 use rayon::prelude::*;
@@ -16,15 +18,32 @@ use crate::methods::weighted_tallying_bandits::{Player, WeightedTallyingBandits}
 const TUNING: u64 = 1_000_000;
 /// Times the usual radius of UCB1 and the usual step size of EXP3.
 const SCALES: [f64; 4] = [0.1, 0.3, 1.0, 3.0];
+/// Points of a regret curve.
+const POINTS: u64 = 50;
 
 /// Complete policy regret by seed.
 fn regrets(settings: &WeightedTallyingBandits, seeds: std::ops::Range<u64>) -> Result<Vec<f64>> {
+    Ok(curves(settings, seeds)?.iter().map(|curve| curve[curve.len() - 1]).collect())
+}
+
+/// Complete policy regret by seed, after each of [`POINTS`] equal parts.
+fn curves(settings: &WeightedTallyingBandits, seeds: std::ops::Range<u64>) -> Result<Vec<Vec<f64>>> {
     let one = |seed| {
         let mut game = settings.game(seed)?;
-        game.play_out();
-        Ok(game.policy_regret())
+        let regret_at = |round| {
+            while game.done() < round {
+                game.play();
+            }
+            game.policy_regret()
+        };
+        Ok(rounds_of(settings).map(regret_at).collect())
     };
     seeds.into_par_iter().map(one).collect()
+}
+
+fn rounds_of(settings: &WeightedTallyingBandits) -> impl Iterator<Item = u64> {
+    let rounds = settings.rounds;
+    (1..=POINTS).map(move |point| point * rounds / POINTS)
 }
 
 /// The scale with the least regret on tuning seeds, and its settings.
@@ -113,9 +132,11 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         rows: Vec::new(),
     };
     let mut found = Vec::new();
+    let mut found_curves = Vec::new();
     for (name, settings) in &plan {
         say(&format!("{name}, {} rounds", settings.rounds));
-        let regrets = regrets(settings, 0..seeds)?;
+        let curves = curves(settings, 0..seeds)?;
+        let regrets: Vec<f64> = curves.iter().map(|curve| curve[curve.len() - 1]).collect();
         let estimate = t_interval(&regrets, "seeds");
         table.rows.push(vec![
             name.clone(),
@@ -125,7 +146,27 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             format!("{:.2}", estimate.mean * 1000.0 / settings.rounds as f64),
         ]);
         found.push(regrets);
+        found_curves.push(curves);
     }
+    let plot = |title: &str, places: &[usize]| LinePlot {
+        title: title.into(),
+        x_label: "rounds".into(),
+        y_label: "complete policy regret".into(),
+        series: places
+            .iter()
+            .enumerate()
+            .map(|(colour, &place)| {
+                let (name, settings) = &plan[place];
+                let rounds: Vec<f64> = rounds_of(settings).map(|round| round as f64).collect();
+                Series::over_seeds(name, &rounds, &found_curves[place], colour)
+            })
+            .collect(),
+    };
+    let mut plots = vec![
+        plot("Regret against the best arm, players at their best", &[0, 5, 7, 10, 12]),
+        plot("Regret of elimination by its memory bound M", &[0, 1, 2, 3]),
+        plot("Regret over the fourfold horizon", &[4, 8]),
+    ];
     let ratio = |over: usize, under: usize| {
         let ratios: Vec<f64> = found[over].iter().zip(&found[under]).map(|(a, b)| a / b).collect();
         t_interval(&ratios, "seeds")
@@ -141,6 +182,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
     .map(|(name, over, under, expected)| Effect { name: name.into(), estimate: ratio(over, under), expected })
     .collect();
     say("instances that need burn-in");
+    let (mut dropped, mut kept) = (Vec::new(), Vec::new());
     for noise in [0.1, 0.05, 0.02] {
         let hard = WeightedTallyingBandits {
             memory: 50,
@@ -158,6 +200,8 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             String::new(),
             String::new(),
         ]);
+        dropped.push((noise, without.clone()));
+        kept.push((noise, with.clone()));
         if noise < 0.05 {
             let name =
                 |what: &str| format!("m = 50, n_0 = 8, noise {noise}: share that drops the best arm {what}");
@@ -173,6 +217,12 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             });
         }
     }
+    plots.push(LinePlot {
+        title: "Instances in which elimination drops the best arm".into(),
+        x_label: "standard deviation of the noise".into(),
+        y_label: "share of instances".into(),
+        series: vec![Series::of_estimates("no burn-in", dropped, 0), Series::of_estimates("M = 50", kept, 1)],
+    });
     Ok(ClaimResult {
         slug: "weighted-tallying-bandits".into(),
         claim: "The complete policy regret of successive elimination with burn-in is flat in T once arms are eliminated and grows \
@@ -188,6 +238,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
         ),
         table,
         effects,
+        plots,
         remarks: "EXP3 in blocks (Arora, Dekel, Tewari 2012) is the strongest general rule for bandits with memory; its blocks are \
                   as long as the memory, so that they are never quite warm. In some seeds noise leads \
                   UCB1 to the best arm late in the longer game. Of UCB1's regret over the fourfold horizon 3 was \

@@ -289,6 +289,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: "Where the proposal is far off, plain weights have a heavy tail: their variance at 2 is decided by a few \
                   draws."
             .into(),

@@ -222,6 +222,7 @@ pub fn reproduce(folder: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&st
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: "Optimised to the end, three stages with a new reference each are one stage at a third of the beta \
                   (tested exactly on tables): the last two effects ask whether there is more to it."
             .into(),

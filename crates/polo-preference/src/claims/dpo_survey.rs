@@ -405,6 +405,7 @@ fn judge(outcomes: &[Outcome], compared: &[Compared], chosen: &Chosen, budget: &
             budget.held_out,
         ),
         table: table(outcomes, compared, chosen, budget),
+        plots: Vec::new(),
         remarks: format!("Of the six, those of which every part holds: {whole}. {REMARKS}"),
         effects: effects.into_iter().map(|(_, effect)| effect).collect(),
         command: "polo reproduce dpo-survey".into(),

@@ -218,6 +218,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             rows: rows.collect(),
         },
         effects,
+        plots: Vec::new(),
         remarks: "The loss of rDPO has no lower bound: an arm that lost less often than the correction takes away runs \
                   away for as long as the descent lasts. That is in these numbers."
             .into(),

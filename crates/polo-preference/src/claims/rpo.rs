@@ -197,6 +197,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: format!(
             "The paper claims the direction. The size, 1.5 times DPO's reward or more, is what smaller runs of this \
              problem (40 and 80 draws) had led to expect; here it is {:.2} times. What DPO gets varies much from draw to \

@@ -444,6 +444,7 @@ fn judge(outcomes: &[Outcome], gammas: &Gammas, budget: &Budget) -> ClaimResult 
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: "Of these few noisy comparisons a reward model made of the start learnt next to nothing on the tuning \
                   seed: its accuracy on held-out ones was 0.55 (500 steps at 1e-3 on 4,000 pairs) and 0.50 (1,000 steps at \
                   3e-3 on 8,000); that of 250 steps labelled pairs whose two sides hardly differ in gold reward (3.3 and \

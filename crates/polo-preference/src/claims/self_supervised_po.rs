@@ -513,6 +513,7 @@ fn judge(outcomes: &[Outcome], settings: &[Settings], budget: &Budget) -> ClaimR
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: format!(
             "The card's 600 steps are {} here, and a fact is one token in prompts, not two. With two, no \
              start learnt to copy values. Fillers of the answers of known degree are drawn anew for each since a \

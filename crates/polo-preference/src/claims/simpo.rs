@@ -422,6 +422,7 @@ fn judge(outcomes: &[Outcome], betas: &[f64], budget: &Budget) -> ClaimResult {
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: "SimPO's own agreement is 100 % by construction: its reward is the log-prob per token, also that of the \
                   start's row."
             .into(),

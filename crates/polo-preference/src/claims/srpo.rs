@@ -617,6 +617,7 @@ fn judge(results: &[Vec<Outcome>], bases: &[Measured], betas: &[f64], budget: &B
         ),
         table,
         effects,
+        plots: Vec::new(),
         remarks: "The first design compared at 3 nats and was inconclusive on seeds 0 to 4: out of distribution SRPO won \
                   67 % at first, 79 % after two revisions and 74 % after five, between 17 points down and 25 up (DPO 68 \
                   to 37 %, IPO 71 to 37 %). A second one, also at 3 nats, with a learning rate of 1e-3, was broken off \

@@ -506,6 +506,7 @@ fn judge(outcomes: &[Outcome], budget: &Budget) -> ClaimResult {
         ),
         table: Table { headers, rows },
         effects,
+        plots: Vec::new(),
         remarks: "Not measured: a trained token reward model and gradient saliency as baselines of credit.".into(),
         command: "polo reproduce token-dpo-q".into(),
         seconds: 0.0,

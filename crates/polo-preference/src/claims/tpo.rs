@@ -413,6 +413,7 @@ fn judge(outcomes: &[Outcome], settings: &[Settings], budget: &Budget) -> ClaimR
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: "The card's 600 steps are 400 here, and its noise sweep has SFT, SFT then DPO, and TPO alone: ten minutes \
                   on two cores."
             .into(),

@@ -472,6 +472,7 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             rows,
         },
         effects,
+        plots: Vec::new(),
         remarks: format!(
             "Offline, optimism does not lose to DPO, with a bound of the rewards or without one (then no minimum exists, \
              and the policy ends on one arm): it settles on arms that won often, where DPO spreads over those that won \

@@ -1,6 +1,6 @@
 //! `polo reproduce METHOD`: re-tests the central claim of a method's paper.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use polo_run::{Problem, claims};
 
@@ -11,7 +11,8 @@ use crate::{
 
 /// Re-test the central claim of a method's paper at small scale.
 ///
-/// Prints effects with 95 % intervals and the verdict, and writes them into a file of claims.
+/// Prints effects with 95 % intervals and the verdict, writes them into a file of claims, and a page with plots
+/// (report.html) beside what the experiment keeps.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A method of `polo methods`.
@@ -47,6 +48,10 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("reproduce-{slug}")));
     let seeds = args.seeds.unwrap_or(if args.quick { 2 } else { claims::MIN_OBSERVATIONS as u64 });
     let result = reproduce(&out, seeds, args.quick, &mut |line| output.remark(line))?;
+    fs::create_dir_all(&out).map_err(|error| Problem::io("create", &out, &error))?;
+    let page = out.join("report.html");
+    result.report(args.quick).write(&page)?;
+    output.remark(&format!("written to {}", page.display()));
     if !args.quick {
         claims::update_claims_file(&args.claims, &result)?;
         output.remark(&format!("written to {}", args.claims.display()));
