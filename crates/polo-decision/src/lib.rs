@@ -15,6 +15,7 @@ pub mod intervals;
 pub mod linear;
 pub mod logged;
 pub mod methods;
+pub mod network;
 pub mod obd;
 pub mod oracle;
 pub mod regression;
