@@ -25,3 +25,4 @@ pub mod stream;
 pub mod synthetic;
 pub mod tabular;
 pub mod train;
+pub mod trees;
