@@ -3,7 +3,12 @@
 
 use std::fmt;
 
-use polo_run::{Problem, Result, human, seed::Seeds};
+use polo_run::{
+    Problem, Result, human,
+    report::{BarChart, Report},
+    seed::Seeds,
+    stats::Estimate,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -185,16 +190,47 @@ pub fn evaluate(
     Ok(Evaluation { rows: log.len(), logged: (logged.mean, logged.interval), lines })
 }
 
-impl fmt::Display for Evaluation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let interval = |interval: Option<(f64, f64)>| match interval {
-            Some((low, high)) => format!("[{}, {}]", human::number(low), human::number(high)),
-            None => "none".to_string(),
-        };
-        let headers =
-            ["estimator", "value", "95 % interval", "effective rows", "largest weight", "mean weight"];
+const HEADERS: [&str; 6] =
+    ["estimator", "value", "95 % interval", "effective rows", "largest weight", "mean weight"];
+
+fn shown(interval: Option<(f64, f64)>) -> String {
+    match interval {
+        Some((low, high)) => format!("[{}, {}]", human::number(low), human::number(high)),
+        None => "none".to_string(),
+    }
+}
+
+impl Evaluation {
+    /// A page with the table, and all estimates beside the log's own mean reward as bars.
+    pub fn report(&self) -> Report {
+        let bar = |mean: f64, interval| Estimate { mean, interval, n: self.rows, of: "rows" };
+        let own = ("the log itself".to_string(), vec![bar(self.logged.0, self.logged.1)]);
+        let estimates =
+            self.lines.iter().map(|line| (line.estimator.clone(), vec![bar(line.value, line.interval)]));
+        let mut report = Report::new("What the policy would have earned");
+        report.paragraph(&self.of_the_log()).bar_charts(&[BarChart {
+            title: "Value of the policy by estimator".into(),
+            y_label: "mean reward".into(),
+            series: Vec::new(),
+            groups: [own].into_iter().chain(estimates).collect(),
+        }]);
+        report.table(&HEADERS, &self.cells());
+        report.paragraph(
+            "Intervals are percentile bootstraps over the rows of the log. They do not cover the bias of the direct method, of \
+             clipped weights, or of a log that lacks what the policy does: then few effective rows or a mean weight far from 1 say \
+             so.",
+        );
+        report
+    }
+
+    fn of_the_log(&self) -> String {
+        let (value, logged) = (human::number(self.logged.0), shown(self.logged.1));
+        format!("The log: {} rows, mean reward {value} {logged}", human::count(self.rows as u64))
+    }
+
+    fn cells(&self) -> Vec<Vec<String>> {
         let line = |line: &Line| {
-            let mut cells = vec![line.estimator.clone(), human::number(line.value), interval(line.interval)];
+            let mut cells = vec![line.estimator.clone(), human::number(line.value), shown(line.interval)];
             match line.weights {
                 Some(weights) => cells.extend([
                     human::count(weights.effective_sample_size.round() as u64),
@@ -205,10 +241,14 @@ impl fmt::Display for Evaluation {
             }
             cells
         };
-        let lines: Vec<Vec<String>> = self.lines.iter().map(line).collect();
-        f.write_str(&human::table(&headers.map(String::from), &lines))?;
-        let (value, logged) = (human::number(self.logged.0), interval(self.logged.1));
-        write!(f, "\nThe log: {} rows, mean reward {value} {logged}\n", human::count(self.rows as u64))
+        self.lines.iter().map(line).collect()
+    }
+}
+
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&human::table(&HEADERS.map(String::from), &self.cells()))?;
+        writeln!(f, "\n{}", self.of_the_log())
     }
 }
 
@@ -258,6 +298,10 @@ mod tests {
         assert!(lines[3].starts_with("  DM              0.7500") && lines[3].ends_with('-'), "{text}");
         assert!(lines[4].starts_with("  SWITCH-DR, λ 1  0.6875"), "{text}");
         assert!(text.contains("The log: 4 rows, mean reward 0.7500 ["), "{text}");
+        let page = found.report().to_html();
+        for expected in ["The log: 4 rows", ">the log itself<", ">SNIPS<", "class=\"error\"", "(n=4 rows)"] {
+            assert!(page.contains(expected), "{expected} is missing in {page}");
+        }
         let json = serde_json::to_string(&found).unwrap();
         assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), found);
     }

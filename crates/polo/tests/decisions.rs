@@ -98,10 +98,41 @@ fn a_policy_is_evaluated_on_a_log() {
         assert!((line["value"].as_f64().unwrap() - 0.75).abs() < 1e-9, "{line}");
     }
     assert!(done(folder, "evaluate --log log.csv --policy uniform").contains("SNIPS"));
+    let said = done(folder, "evaluate --log log.csv --policy one.csv --report page.html");
+    let page = fs::read_to_string(folder.join("page.html")).unwrap();
+    for line in said.lines().skip(1).take(9) {
+        // A label of the chart and a cell of the table.
+        let estimator = line.trim().split("  ").next().unwrap();
+        let mentions = |what: &str| page.matches(&format!("{what}{estimator}<")).count();
+        assert!(mentions("<td>") == 1 && mentions("<title>") == 1, "{estimator} is missing in {page}");
+    }
+    assert!(page.contains(">the log itself<") && page.matches("class=\"error\"").count() >= 10, "{page}");
+    refused(folder, "evaluate --episodes 1 --report page.html", "--log", "");
     refused(folder, "evaluate --log log.csv", "--policy", "");
     refused(folder, "evaluate --log missing.csv --policy uniform", "missing.csv", "");
     fs::write(folder.join("bad.csv"), "action,reward,propensity\n0,1,0\n").unwrap();
     refused(folder, "evaluate --log bad.csv --policy uniform", "bad.csv:2", "");
+}
+
+#[test]
+fn claims_have_a_page_with_plots() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    for method in [
+        "weighted-tallying-bandits",
+        "adversarial-linear-mdp",
+        "r2pvi",
+        "randomized-pbrl",
+        "martingale-td",
+        "adyen-bandits",
+    ] {
+        done(folder, &format!("reproduce {method} --quick --out {method}"));
+        let page = fs::read_to_string(folder.join(method).join("report.html")).unwrap();
+        for expected in ["decides nothing", "<figure>", "class=\"band c0\""] {
+            assert!(page.contains(expected), "{expected} is missing on the page of {method}");
+        }
+    }
+    assert!(!folder.join("CLAIMS.md").exists());
 }
 
 #[test]

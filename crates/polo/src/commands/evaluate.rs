@@ -64,6 +64,9 @@ pub struct Args {
     /// perhaps `position`, or with `p0`, `p1`, ... for each row of the log, or another log of the Open Bandit Dataset.
     #[arg(long, value_name = "POLICY", requires = "log")]
     policy: Option<PathBuf>,
+    /// With --log: write a page with the table and a chart of all estimates.
+    #[arg(long, value_name = "FILE", requires = "log")]
+    report: Option<PathBuf>,
     /// The model that margins are measured against.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
@@ -92,6 +95,10 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         };
         let seeds = Seeds::new(args.drawing.seed);
         let found = evaluation::evaluate(&log, &policy, &[], &evaluation::Plan::new(&log), &seeds)?;
+        if let Some(page) = &args.report {
+            found.report().write(page)?;
+            output.remark(&format!("written to {}", page.display()));
+        }
         return output.write(&match args.json {
             true => format!("{:#}\n", json!(found)),
             false => found.to_string(),
