@@ -25,6 +25,13 @@ RUNS = {
     "softmax": "-q UA --softmax --lambda 10",
     "ips": "-q UA --epsilon 0.05 --cb_type ips",
     "plain": "--epsilon 0.05",
+    "dr": "-q UA --epsilon 0.05 --cb_type dr",
+    "direct": "-q UA --epsilon 0.05 --cb_type dm",
+    "cover": "-q UA --cover 4 --epsilon 0.1",
+    "cover-dr": "-q UA --cover 4 --epsilon 0.1 --cb_type dr",
+    "cover-ips": "-q UA --cover 4 --epsilon 0.1 --cb_type ips",
+    "regcb": "-q UA --regcb --mellowness 0.01 --cb_min_cost -1 --cb_max_cost 0",
+    "regcbopt": "-q UA --regcb --regcbopt --first_only --mellowness 0.01 --cb_min_cost -1 --cb_max_cost 0",
 }
 
 VOWPAL = """

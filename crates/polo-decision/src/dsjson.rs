@@ -12,16 +12,10 @@ use serde::{
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::features::{Decision, Example, Feature, Outcome, hash};
-
-/// What a line holds.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Line {
-    /// A decision.
-    Decision(Decision),
-    /// Something else that may stand in such a log: a line that asks to be left out, or one without actions.
-    Other,
-}
+use crate::{
+    features::{Decision, Example, Feature, Outcome, hash},
+    stream::source::Line,
+};
 
 #[derive(Deserialize)]
 struct Record<'a> {
@@ -88,31 +82,7 @@ pub fn parse(line: &str) -> Result<Line, (String, Option<usize>)> {
         }
     };
     let event = record.event.map(std::borrow::Cow::into_owned).unwrap_or_default();
-    let decision = Decision { event, shared, actions, outcome, weight };
-    match decision.flaw() {
-        Some(flaw) => wrong(flaw),
-        None => Ok(Line::Decision(decision)),
-    }
-}
-
-impl Decision {
-    /// What makes it unusable, if anything does.
-    pub fn flaw(&self) -> Option<String> {
-        let rows = std::iter::once(&self.shared).chain(&self.actions);
-        if rows.flat_map(|row| &row.spaces).flat_map(|(_, features)| features).any(|f| !f.value.is_finite()) {
-            return Some("a feature is no finite number".into());
-        }
-        let Outcome { action, cost, probability } = self.outcome?;
-        if action >= self.actions.len() {
-            let count = self.actions.len();
-            return Some(format!("action {action}, counted from 0, was taken, and there are {count}"));
-        }
-        if !cost.is_finite() {
-            return Some(format!("the cost is {cost}"));
-        }
-        (!(probability > 0.0 && probability <= 1.0))
-            .then(|| format!("the probability is {probability}, and must be above 0 and at most 1"))
-    }
+    Ok(Line::Decision(Decision { event, shared, actions, outcome, weight }))
 }
 
 /// `c`.
@@ -429,7 +399,11 @@ mod tests {
             (r#"{"a":[1],"c":{"U":{"_multi":[]},"_multi":[{}]}}"#, "inside of a namespace"),
             (r#"{"a":[1],"c":{"_multi":[3]}}"#, "an object of features"),
         ] {
-            let (found, _) = parse(line).unwrap_err();
+            let found = match parse(line) {
+                Ok(Line::Decision(decision)) => decision.flaw().unwrap_or_default(),
+                Ok(Line::Other) => String::new(),
+                Err((what, _)) => what,
+            };
             assert!(found.contains(expected), "{line}: {found}");
         }
         assert_eq!(parse(r#"{"a":[1],"c":{"_multi":"#).unwrap_err().1, Some(23));

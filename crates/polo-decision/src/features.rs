@@ -1,8 +1,10 @@
 //! Decisions as learners see them: sparse features in namespaces, hashed as Vowpal Wabbit hashes them, so that the same
 //! log gives both the same features.
 
+use serde::{Deserialize, Serialize};
+
 /// A hashed feature and its value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feature {
     /// Of namespace and name; a learner takes as many low bits as it has weights for.
     pub hash: u32,
@@ -11,14 +13,14 @@ pub struct Feature {
 }
 
 /// The features of an action, or those that all actions share, by the first letter of their namespace.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// Namespaces with the same first letter stand together.
     pub spaces: Vec<(u8, Vec<Feature>)>,
 }
 
 /// What was decided and what it cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The action, counted from 0.
     pub action: usize,
@@ -29,7 +31,7 @@ pub struct Outcome {
 }
 
 /// A decision: what is known, what can be done, and perhaps what came of it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Its name in the log; may be empty.
     pub event: String,
@@ -41,6 +43,26 @@ pub struct Decision {
     pub outcome: Option<Outcome>,
     /// How many decisions it stands for: more than 1 where others were dropped.
     pub weight: f32,
+}
+
+impl Decision {
+    /// What makes it unusable, if anything does.
+    pub fn flaw(&self) -> Option<String> {
+        let rows = std::iter::once(&self.shared).chain(&self.actions);
+        if rows.flat_map(|row| &row.spaces).flat_map(|(_, features)| features).any(|f| !f.value.is_finite()) {
+            return Some("a feature is no finite number".into());
+        }
+        let Outcome { action, cost, probability } = self.outcome?;
+        if action >= self.actions.len() {
+            let count = self.actions.len();
+            return Some(format!("action {action}, counted from 0, was taken, and there are {count}"));
+        }
+        if !cost.is_finite() {
+            return Some(format!("the cost is {cost}"));
+        }
+        (!(probability > 0.0 && probability <= 1.0))
+            .then(|| format!("the probability is {probability}, and must be above 0 and at most 1"))
+    }
 }
 
 /// The feature that every action has.
@@ -111,6 +133,15 @@ impl Interactions {
             _ => Err(word.clone()),
         };
         words.iter().map(of).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The features of an action as [`Interactions::each`] gives them.
+    pub fn features(&self, decision: &Decision, action: usize) -> Vec<Feature> {
+        let mut features = Vec::new();
+        self.each(&decision.shared, &decision.actions[action], |hash, value| {
+            features.push(Feature { hash, value });
+        });
+        features
     }
 
     /// Calls `take` with the hash and the value of every feature of an action: the constant, those shared, its own, and

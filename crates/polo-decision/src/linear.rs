@@ -20,6 +20,20 @@ impl Matrix {
         Self { size, numbers }
     }
 
+    /// Of these numbers, `[size, size]`.
+    ///
+    /// # Panics
+    /// With another number of numbers.
+    pub fn of(size: usize, numbers: Vec<f64>) -> Self {
+        assert_eq!(numbers.len(), size * size);
+        Self { size, numbers }
+    }
+
+    /// Adds to one number of the diagonal.
+    pub fn add_to_diagonal(&mut self, at: usize, more: f64) {
+        self.numbers[at * self.size + at] += more;
+    }
+
     /// Adds `weight · x xᵀ`.
     pub fn add_outer(&mut self, x: &[f64], weight: f64) {
         for (row, a) in self.numbers.chunks_exact_mut(self.size).zip(x) {

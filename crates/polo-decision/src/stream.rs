@@ -1,168 +1,70 @@
-//! Decision streams: a log is read once, line by line; at each decision the learner says how likely it would have taken
-//! each action, and then learns from what was done. What it would have lost is estimated on the way (progressive
-//! validation): the mean of pi(a) c / p over decisions with an outcome, pi being the learner's probabilities before it
-//! learns from the line, as Vowpal Wabbit reports it.
+//! Decision streams: a log is read once, decision by decision; at each the learner says how likely it would have taken each
+//! action, and then learns from what was done. What it would have lost is estimated on the way (progressive validation):
+//! the mean of pi(a) c / p over decisions with an outcome, pi being the learner's probabilities before it learns from the
+//! decision, as Vowpal Wabbit reports it. A simulated stream answers to what the learner itself does.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader, Seek, SeekFrom},
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use polo_run::{
     Problem, Result,
-    config::{Loaded, Settings},
+    config::Loaded,
     folder::{Resume, write_atomic},
     human,
     metrics::Metrics,
     process::{self, Labels, Outcome, Process},
     seed::Seeds,
 };
-use rayon::prelude::*;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dsjson::{self, Line},
-    explore::Explorer,
-    features::{Decision, Interactions},
-    oracle::Linear,
-    settings::Training,
+    draw,
+    explore::Situation,
+    features::{Decision, Outcome as Done},
+    lesson::Lesson,
+    oracle::Oracle,
     train::{FREE, load_state, make_folder, save_state},
 };
 
-/// A scheme of exploration as a method: its settings are the scheme.
-pub trait ExplorerSettings: Settings + Explorer + Clone + 'static {
-    /// The method's name.
-    const SLUG: &'static str;
-}
+pub mod columns;
+pub mod saved;
+pub mod settings;
+pub mod simulated;
+pub mod source;
+pub mod text;
 
-/// Everything that decides how a stream is learnt from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, bound = "E: ExplorerSettings")]
-#[schemars(bound = "E: ExplorerSettings")]
-pub struct StreamSettings<E> {
-    /// The scheme of exploration.
-    pub method: E,
-    /// The log.
-    pub data: Log,
-    /// What predicts costs.
-    pub oracle: Oracle,
-    /// What to write down.
-    pub training: Training,
-}
-
-impl<E: ExplorerSettings> Settings for StreamSettings<E> {
-    fn check(&self) -> Result<()> {
-        self.method.check()?;
-        self.oracle.interactions()?;
-        match self.data.train.is_empty() {
-            true => Err(Problem::usage("the method learns from a log of decisions, and none is given")
-                .place("data.train")
-                .hint("--data FILE.dsjson")),
-            false => Ok(()),
-        }
-    }
-}
-
-/// `[data]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// Files of logged decisions in Vowpal Wabbit's dsjson, the same as `--data`; several are read one after the other.
-    pub train: Vec<PathBuf>,
-    /// What to do with a line that cannot be used.
-    pub on_bad_line: OnBadLine,
-}
-
-/// What to do with a line that cannot be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnBadLine {
-    /// Stop with an error that names it.
-    #[default]
-    Stop,
-    /// Leave it out, and count it.
-    Skip,
-}
-
-/// `[oracle]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Oracle {
-    /// The oracle has 2 to this power of weights. Default from Vowpal Wabbit.
-    #[schemars(range(min = 1, max = 30))]
-    pub bits: u32,
-    /// Step size. Default from Vowpal Wabbit.
-    #[schemars(range(min = 0.0, max = 1000.0))]
-    pub learning_rate: f64,
-    /// Namespaces whose features are multiplied, by their first letters, two or three: `["UA"]`.
-    pub interactions: Vec<String>,
-    /// What is regressed on.
-    pub costs: Costs,
-    /// Logged probabilities below this count as this. Default from Vowpal Wabbit.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub least_probability: f64,
-}
-
-impl Default for Oracle {
-    fn default() -> Self {
-        Self {
-            bits: 18,
-            learning_rate: 0.5,
-            interactions: Vec::new(),
-            costs: Costs::Mtr,
-            least_probability: 0.0,
-        }
-    }
-}
-
-/// What the oracle is fitted to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Costs {
-    /// The logged action's cost, with the weight 1/p times decisions per action so far.
-    #[default]
-    Mtr,
-    /// Every action's cost: the logged one's is c/p, the others' 0.
-    Ips,
-    /// Every action's cost: the logged one's is c, the others' 0.
-    Direct,
-}
-
-impl Oracle {
-    fn interactions(&self) -> Result<Interactions> {
-        Interactions::new(&self.interactions).map_err(|word| {
-            Problem::usage(format!("`{word}` names no namespaces to be multiplied"))
-                .place("oracle.interactions")
-                .hint("two or three first letters of namespaces, such as [\"UA\"]")
-        })
-    }
-
-    fn model(&self) -> Result<Linear> {
-        Ok(Linear::new(self.bits, self.learning_rate as f32, self.interactions()?))
-    }
-}
+pub use settings::{ExplorerSettings, StreamSettings};
+use simulated::World;
+use source::{Files, Found, Line, Place};
 
 /// What has been seen and lost so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct State {
-    /// Which file is read, how far, bytes, and how many of its lines.
-    file: usize,
-    offset: u64,
-    line: u64,
-    /// Lines of all files.
-    lines: u64,
+    place: Place,
     decisions: u64,
     learned: u64,
     actions: u64,
     other: u64,
     skipped: u64,
+    /// Decisions with an outcome, and the sums of what they are thought to have cost and of their weights.
+    scored: u64,
     loss: f64,
     weight: f64,
-    /// The same since the last row of the table.
+    /// The sums since the last row of the table.
     recent: (f64, f64),
     table: Vec<Row>,
+    /// What was lost against the best action in hindsight, where the world is known.
+    regret: f64,
+    /// Outcomes that are not learnt yet, with the number of their decision.
+    pending: VecDeque<(u64, Decision)>,
+    /// Decisions when outcomes were last learnt.
+    flushed: u64,
+    /// Bytes of `decisions.jsonl`.
+    written: u64,
 }
 
 /// A row of the table of progressive validation.
@@ -177,144 +79,207 @@ struct Row {
     features: u64,
 }
 
-/// Lines that are parsed together, in parallel, and learnt one after the other.
-const CHUNK: usize = 512;
+/// Decisions of a simulated stream between two looks at the clock.
+const STRIDE: u64 = 64;
+
+enum Source {
+    Files(Files),
+    World(Box<World>, u64),
+}
 
 struct Stream<E> {
-    explorer: E,
-    slug: &'static str,
-    log: Log,
-    settings: Oracle,
-    models: Vec<Linear>,
+    settings: StreamSettings<E>,
+    oracle: Box<dyn Oracle>,
     seeds: Seeds,
-    total: u64,
-    reader: Option<BufReader<File>>,
+    source: Source,
+    /// Where decisions are written, and the file once it is open.
+    output: Option<(PathBuf, Option<BufWriter<File>>)>,
     state: State,
 }
 
+/// A line of `decisions.jsonl`.
+#[derive(Serialize)]
+struct Written<'a> {
+    event: &'a str,
+    action: usize,
+    probability: f64,
+    probabilities: &'a [f64],
+}
+
 impl<E: ExplorerSettings> Stream<E> {
-    fn new(settings: &StreamSettings<E>) -> Result<Self> {
-        let mut total = 0;
-        for path in &settings.data.train {
-            total += count_lines(path)?;
-        }
-        if total == 0 {
-            return Err(Problem::input("there is no line in the log").place(
-                settings.data.train.first().map_or_else(String::new, |path| path.display().to_string()),
-            ));
-        }
+    /// `out` is the run folder; without one no decisions are written.
+    fn new(settings: &StreamSettings<E>, out: Option<&Path>) -> Result<Self> {
+        let source = match settings.simulated.decisions {
+            0 => Source::Files(Files::open(&settings.data)?),
+            decisions => Source::World(Box::new(World::new(&settings.simulated)?), decisions),
+        };
+        let output = out.filter(|_| settings.output.decisions);
         Ok(Self {
-            explorer: settings.method.clone(),
-            slug: E::SLUG,
-            log: settings.data.clone(),
-            settings: settings.oracle.clone(),
-            models: vec![settings.oracle.model()?; settings.method.models()],
+            settings: settings.clone(),
+            oracle: settings.oracle.models(&settings.method)?,
             seeds: Seeds::new(settings.training.seed),
-            total,
-            reader: None,
+            source,
+            output: output.map(|folder| (folder.join("decisions.jsonl"), None)),
             state: State::default(),
         })
     }
 
-    /// The next lines with their files and numbers; none at the end.
-    fn read(&mut self) -> Result<Vec<(usize, u64, Vec<u8>)>> {
-        let mut lines = Vec::with_capacity(CHUNK);
-        while lines.len() < CHUNK && self.state.file < self.log.train.len() {
-            let path = &self.log.train[self.state.file];
-            let failed = |error: std::io::Error| Problem::io("read", path, &error);
-            let reader = match &mut self.reader {
-                Some(reader) => reader,
-                None => {
-                    let mut file = File::open(path).map_err(failed)?;
-                    file.seek(SeekFrom::Start(self.state.offset)).map_err(failed)?;
-                    self.reader.insert(BufReader::with_capacity(1 << 20, file))
-                }
-            };
-            let mut line = Vec::new();
-            let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
-            if read == 0 {
-                (self.reader, self.state.offset, self.state.line) = (None, 0, 0);
-                self.state.file += 1;
-                continue;
-            }
-            self.state.offset += read as u64;
-            self.state.line += 1;
-            self.state.lines += 1;
-            lines.push((self.state.file, self.state.line, line));
-        }
-        Ok(lines)
+    /// How likely the learner would take each action now.
+    fn probabilities(&self, decision: &Decision) -> Vec<f64> {
+        self.settings.method.decide(&Situation {
+            oracle: &*self.oracle,
+            decision,
+            learned: self.state.learned,
+            number: self.state.decisions,
+            seeds: &self.seeds,
+        })
     }
 
-    fn take(&mut self, decision: &Decision) {
+    /// An action drawn from the probabilities.
+    fn drawn(&self, decision: &Decision, probabilities: &[f64]) -> usize {
+        let mut rng = self.seeds.child("actions").rng(&decision.event, self.state.decisions);
+        draw::categorical(probabilities, &mut rng)
+    }
+
+    /// A decision of a log.
+    fn take(&mut self, decision: Decision) -> Result<()> {
+        let wanted = decision.outcome.is_some() || self.output.is_some();
+        let probabilities = if wanted { self.probabilities(&decision) } else { Vec::new() };
+        if self.output.is_some() {
+            let action = self.drawn(&decision, &probabilities);
+            self.write(&decision, action, &probabilities)?;
+        }
+        self.end(decision, &probabilities)
+    }
+
+    /// The next decision of the simulated world.
+    fn live(&mut self) -> Result<()> {
+        let number = self.state.decisions;
+        let Source::World(world, _) = &mut self.source else { return Ok(()) };
+        let mut asked = world.ask(number, &self.seeds)?;
+        let probabilities = self.probabilities(&asked.decision);
+        let action = self.drawn(&asked.decision, &probabilities);
+        let Source::World(world, _) = &self.source else { return Ok(()) };
+        let outcome = world.answer(number, &asked, action, probabilities[action], &self.seeds);
+        asked.decision.outcome = Some(outcome);
+        let best = asked.costs.iter().copied().fold(f64::INFINITY, f64::min);
+        let expected: f64 = asked.costs.iter().zip(&probabilities).map(|(cost, p)| cost * p).sum();
+        self.state.regret += expected - best;
+        if self.output.is_some() {
+            self.write(&asked.decision, action, &probabilities)?;
+        }
+        self.end(asked.decision, &probabilities)
+    }
+
+    fn write(&mut self, decision: &Decision, action: usize, probabilities: &[f64]) -> Result<()> {
+        let Some((path, file)) = &mut self.output else { return Ok(()) };
+        let written = self.state.written;
+        let probability = probabilities[action];
+        let mut line =
+            serde_json::to_vec(&Written { event: &decision.event, action, probability, probabilities })
+                .unwrap_or_default();
+        line.push(b'\n');
+        let open = |path: &Path| {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            file.set_len(written)?;
+            let mut file = BufWriter::with_capacity(1 << 16, file);
+            std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(written))?;
+            std::io::Result::Ok(file)
+        };
+        let mut add = || {
+            let file = match file {
+                Some(file) => file,
+                None => file.insert(open(path)?),
+            };
+            file.write_all(&line)
+        };
+        add().map_err(|error: std::io::Error| Problem::io("write", path, &error))?;
+        self.state.written += line.len() as u64;
+        Ok(())
+    }
+
+    /// Scores a decision that was taken, and learns what has become known.
+    fn end(&mut self, decision: Decision, probabilities: &[f64]) -> Result<()> {
         self.state.decisions += 1;
-        let Some(outcome) = decision.outcome else { return };
-        let probabilities = self.probabilities(decision);
+        if let Some(outcome) = decision.outcome {
+            self.score(&decision, outcome, probabilities);
+            match (self.settings.feedback.delay, self.settings.feedback.batch) {
+                (0, 1) => self.learn(&decision)?,
+                _ => self.state.pending.push_back((self.state.decisions, decision)),
+            }
+        }
+        let (now, batch) = (self.state.decisions, self.settings.feedback.batch);
+        if now - self.state.flushed >= batch {
+            self.state.flushed = now;
+            self.learn_known(now.saturating_sub(self.settings.feedback.delay))?;
+        }
+        Ok(())
+    }
+
+    /// Learns outcomes of decisions up to this number, counted from 1.
+    fn learn_known(&mut self, number: u64) -> Result<()> {
+        while self.state.pending.front().is_some_and(|(taken, _)| *taken <= number) {
+            if let Some((_, decision)) = self.state.pending.pop_front() {
+                self.learn(&decision)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn score(&mut self, decision: &Decision, outcome: Done, probabilities: &[f64]) {
         let weight = f64::from(decision.weight);
         let loss = probabilities[outcome.action] * f64::from(outcome.cost / outcome.probability);
         let state = &mut self.state;
+        state.scored += 1;
         state.loss += weight * loss;
         state.weight += weight;
         state.recent.0 += weight * loss;
         state.recent.1 += weight;
-        let before = state.learned;
-        state.learned += 1;
-        state.actions += decision.actions.len() as u64;
-        if state.learned.is_power_of_two() {
-            let likeliest = (0..probabilities.len())
-                .fold(0, |best, at| if probabilities[at] > probabilities[best] { at } else { best });
-            let features = |rows: &[crate::features::Example]| -> usize {
-                rows.iter().flat_map(|row| &row.spaces).map(|(_, features)| features.len()).sum()
-            };
-            let count = decision.actions.len();
-            let features = count * features(std::slice::from_ref(&decision.shared))
-                + features(&decision.actions)
-                + count;
-            state.table.push(Row {
-                average: state.loss / state.weight,
-                since_last: state.recent.0 / state.recent.1,
-                counter: state.learned,
-                weight: state.weight,
-                label: format!("{}:{}:{:.2}", outcome.action, outcome.cost, outcome.probability),
-                prediction: format!("{likeliest}:{:.2}", probabilities[likeliest]),
-                features: features as u64,
-            });
-            state.recent = (0.0, 0.0);
+        if !state.scored.is_power_of_two() {
+            return;
         }
-        let probability = match self.explorer.plain() {
-            true => 1.0,
-            false => outcome.probability.max(self.settings.least_probability as f32),
+        let likeliest = (0..probabilities.len())
+            .fold(0, |best, at| if probabilities[at] > probabilities[best] { at } else { best });
+        let features = |rows: &[crate::features::Example]| -> usize {
+            rows.iter().flat_map(|row| &row.spaces).map(|(_, features)| features.len()).sum()
         };
-        let ratio = (state.learned as f64 / state.actions as f64) as f32;
-        for (number, model) in self.models.iter_mut().enumerate() {
-            for _ in 0..self.explorer.repeats(number, before, &self.seeds) {
-                match self.settings.costs {
-                    Costs::Mtr => {
-                        let importance = decision.weight * ratio / probability;
-                        model.learn(decision, outcome.action, outcome.cost, importance);
-                    }
-                    Costs::Ips | Costs::Direct => {
-                        let logged = match self.settings.costs {
-                            Costs::Direct => outcome.cost,
-                            _ => outcome.cost / probability,
-                        };
-                        for action in 0..decision.actions.len() {
-                            let cost = if action == outcome.action { logged } else { 0.0 };
-                            model.learn(decision, action, cost, decision.weight);
-                        }
-                    }
-                }
-            }
-        }
+        let count = decision.actions.len();
+        let features =
+            count * features(std::slice::from_ref(&decision.shared)) + features(&decision.actions) + count;
+        state.table.push(Row {
+            average: state.loss / state.weight,
+            since_last: state.recent.0 / state.recent.1,
+            counter: state.scored,
+            weight: state.weight,
+            label: format!("{}:{}:{:.2}", outcome.action, outcome.cost, outcome.probability),
+            prediction: format!("{likeliest}:{:.2}", probabilities[likeliest]),
+            features: features as u64,
+        });
+        state.recent = (0.0, 0.0);
     }
 
-    /// How likely the learner would take each action now.
-    fn probabilities(&self, decision: &Decision) -> Vec<f64> {
-        let costs: Vec<Vec<f32>> = self.models.iter().map(|model| model.costs(decision)).collect();
-        self.explorer.together(&costs, self.state.learned)
-    }
-
-    fn model_bytes(&self) -> Vec<u8> {
-        self.models.iter().flat_map(Linear::to_bytes).collect()
+    fn learn(&mut self, decision: &Decision) -> Result<()> {
+        let Some(outcome) = decision.outcome else { return Ok(()) };
+        let method = &self.settings.method;
+        let before = self.state.learned;
+        self.state.learned += 1;
+        self.state.actions += decision.actions.len() as u64;
+        let lesson = Lesson {
+            decision,
+            outcome,
+            probability: match method.plain() {
+                true => 1.0,
+                false => outcome.probability.max(self.settings.oracle.least_probability as f32),
+            },
+            ratio: match method.need() {
+                // Beliefs count every outcome once.
+                crate::explore::Need::Posterior => 1.0,
+                _ => (self.state.learned as f64 / self.state.actions as f64) as f32,
+            },
+            learned: before,
+            costs: self.settings.oracle.costs,
+        };
+        method.teach(&mut *self.oracle, &lesson, &self.seeds)
     }
 
     /// The table of progressive validation.
@@ -335,151 +300,127 @@ impl<E: ExplorerSettings> Stream<E> {
         }
         text
     }
-}
 
-fn count_lines(path: &Path) -> Result<u64> {
-    let failed = |error: std::io::Error| Problem::io("read", path, &error);
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
-    let (mut lines, mut open) = (0, false);
-    loop {
-        let bytes = reader.fill_buf().map_err(failed)?;
-        if bytes.is_empty() {
-            return Ok(lines + u64::from(open));
-        }
-        lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        open = bytes.last() != Some(&b'\n');
-        let count = bytes.len();
-        reader.consume(count);
-    }
-}
-
-impl<E: ExplorerSettings> Process for Stream<E> {
-    fn done(&self) -> u64 {
-        self.state.lines
-    }
-
-    fn total(&self) -> u64 {
-        self.total
-    }
-
-    fn go_on(&mut self) -> Result<Metrics> {
-        let lines = self.read()?;
-        if lines.is_empty() {
-            return Err(Problem::input("the log has fewer lines than when the run began")
-                .hint("leave the files alone while a run reads them"));
-        }
-        let parsed: Vec<_> = lines
-            .par_iter()
-            .map(|(_, _, line)| match std::str::from_utf8(line) {
-                Err(error) => Err(("it is not UTF-8".to_owned(), Some(error.valid_up_to() + 1))),
-                Ok(line) if line.trim().is_empty() => Ok(Line::Other),
-                Ok(line) => dsjson::parse(line),
-            })
-            .collect();
-        for ((file, number, _), parsed) in lines.iter().zip(&parsed) {
-            match parsed {
-                Ok(Line::Decision(decision)) => self.take(decision),
-                Ok(Line::Other) => self.state.other += 1,
-                Err(_) if self.log.on_bad_line == OnBadLine::Skip => self.state.skipped += 1,
-                Err((what, column)) => {
-                    let path = self.log.train[*file].display();
-                    let place = match column {
-                        Some(column) => format!("{path}:{number}:{column}"),
-                        None => format!("{path}:{number}"),
-                    };
-                    return Err(Problem::input(format!("the line is no decision: {what}"))
-                        .place(place)
-                        .hint(
-                            "mend it, or --set data.on_bad_line=skip leaves such lines out and counts them",
-                        ));
-                }
-            }
-        }
+    fn metrics(&self) -> Metrics {
         let state = &self.state;
         let mut metrics = Metrics::new();
         if state.weight > 0.0 {
             metrics.set("losses/average", state.loss / state.weight);
         }
+        if matches!(self.source, Source::World(..)) && state.decisions > 0 {
+            metrics.set("stream/regret", state.regret / state.decisions as f64);
+        }
         metrics.set("stream/decisions", state.decisions as f64);
         metrics.set("stream/learned", state.learned as f64);
         metrics.set("stream/skipped", state.skipped as f64);
-        Ok(metrics)
+        metrics
+    }
+}
+
+impl<E: ExplorerSettings> Process for Stream<E> {
+    fn done(&self) -> u64 {
+        match &self.source {
+            Source::Files(_) => self.state.place.lines,
+            Source::World(..) => self.state.decisions,
+        }
+    }
+
+    fn total(&self) -> u64 {
+        match &self.source {
+            Source::Files(files) => files.total,
+            Source::World(_, decisions) => *decisions,
+        }
+    }
+
+    fn go_on(&mut self) -> Result<Metrics> {
+        match &mut self.source {
+            Source::World(..) => {
+                for _ in 0..STRIDE.min(self.total() - self.done()) {
+                    self.live()?;
+                }
+            }
+            Source::Files(files) => {
+                let before = self.state.place.lines;
+                let found = files.next(&mut self.state.place)?;
+                if self.state.place.lines == before {
+                    return Err(Problem::input("the log has fewer lines than when the run began")
+                        .hint("leave the files alone while a run reads them"));
+                }
+                for one in found {
+                    match one {
+                        Found::Line(Line::Decision(decision)) => self.take(decision)?,
+                        Found::Line(Line::Other) => self.state.other += 1,
+                        Found::Bad => self.state.skipped += 1,
+                    }
+                }
+            }
+        }
+        if self.done() >= self.total() {
+            // What is late is known by now.
+            self.learn_known(u64::MAX)?;
+        }
+        if let Some((path, Some(file))) = &mut self.output {
+            file.flush().map_err(|error| Problem::io("write", path, &error))?;
+        }
+        Ok(self.metrics())
     }
 
     fn evaluate(&mut self) -> Result<Option<(Metrics, String)>> {
-        let State { loss, weight, learned, skipped, decisions, other, .. } = &self.state;
-        if *learned == 0 {
+        let State { loss, weight, scored, skipped, decisions, other, regret, .. } = &self.state;
+        if *scored == 0 {
             return Err(Problem::input(
                 "no decision of the log has an outcome: there is nothing to learn from",
             )
-            .hint(
-                "`_label_cost`, `_label_probability` and `_labelIndex` tell what was done and what it cost",
-            ));
+            .hint("what was done, what it cost and how likely it was (in dsjson `_labelIndex`, `_label_cost` and \
+                   `_label_probability`)"));
         }
-        let mut metrics = Metrics::new();
-        metrics.set("losses/average", loss / weight);
         let mut line = format!(
             "average loss {:.6} over {} decisions with an outcome",
             loss / weight,
-            human::count(*learned)
+            human::count(*scored)
         );
+        if matches!(self.source, Source::World(..)) {
+            line += &format!(", regret {:.6} per decision", regret / *decisions as f64);
+        }
         for (count, what) in
-            [(decisions - learned, "without one"), (*other, "other lines"), (*skipped, "bad lines skipped")]
+            [(decisions - scored, "without one"), (*other, "other lines"), (*skipped, "bad lines skipped")]
         {
             if count > 0 {
                 line += &format!(", {} {what}", human::count(count));
             }
         }
+        let mut metrics = Metrics::new();
+        metrics.set("losses/average", loss / weight);
         Ok(Some((metrics, line)))
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
         save_state(&folder.join("stream.json"), &self.state)?;
-        write_atomic(&folder.join("model.bin"), &self.model_bytes())
+        write_atomic(&folder.join(saved::MODEL), &self.oracle.to_bytes())
     }
 
     fn load(&mut self, folder: &Path) -> Result<()> {
         self.state = load_state(&folder.join("stream.json"))?;
-        self.reader = None;
-        read_models(&mut self.models, &folder.join("model.bin"))
+        if let Source::Files(files) = &mut self.source {
+            files.rewind();
+        }
+        saved::read_models(&mut *self.oracle, &folder.join(saved::MODEL))
     }
 
     fn finish(&self, path: &Path) -> Result<()> {
         make_folder(path)?;
-        write_atomic(&path.join("model.bin"), &self.model_bytes())?;
+        write_atomic(&path.join(saved::MODEL), &self.oracle.to_bytes())?;
         write_atomic(&path.join("progressive.txt"), self.table().as_bytes())?;
-        let policy = SavedPolicy {
-            method: self.slug.into(),
-            settings: serde_json::to_value(&self.explorer).unwrap_or_default(),
-            oracle: self.settings.clone(),
+        let StreamSettings { method, data, oracle, training, .. } = &self.settings;
+        let policy = saved::SavedPolicy {
+            method: E::SLUG.into(),
+            settings: serde_json::to_value(method).unwrap_or_default(),
+            oracle: oracle.clone(),
+            columns: data.columns.clone(),
             learned: self.state.learned,
+            seed: training.seed,
         };
-        save_state(&path.join("policy.json"), &policy)
-    }
-}
-
-/// What a run leaves behind beside the weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedPolicy {
-    /// The scheme of exploration.
-    pub method: String,
-    /// Its settings.
-    pub settings: serde_json::Value,
-    /// The oracle's settings.
-    pub oracle: Oracle,
-    /// Decisions that were learnt from.
-    pub learned: u64,
-}
-
-fn read_models(models: &mut [Linear], path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
-    let size = (bytes.len() / models.len()).max(1);
-    let whole = bytes.len() == size * models.len();
-    match whole && models.iter_mut().zip(bytes.chunks(size)).all(|(model, bytes)| model.take_bytes(bytes)) {
-        true => Ok(()),
-        false => Err(Problem::input("the model file is torn, or of an oracle of another size")
-            .place(path.display().to_string())
-            .hint("copy it again, or train anew")),
+        save_state(&path.join(saved::POLICY), &policy)
     }
 }
 
@@ -493,10 +434,12 @@ pub fn train<E: ExplorerSettings>(
     out: &Path,
     resume: Resume,
 ) -> Result<Outcome> {
-    let training = &loaded.settings.training;
-    let labels =
-        Labels { method: E::SLUG, unit: "lines", watched: ("average loss", "losses/average"), free: &FREE };
-    process::run(loaded, labels, training.cadence(), out, resume, || Stream::new(&loaded.settings))
+    let settings = &loaded.settings;
+    let unit = if settings.simulated.decisions > 0 { "decisions" } else { "lines" };
+    let labels = Labels { method: E::SLUG, unit, watched: ("average loss", "losses/average"), free: &FREE };
+    process::run(loaded, labels, settings.training.cadence(), out, resume, || {
+        Stream::new(settings, Some(out))
+    })
 }
 
 /// What a run would do, as (what, how much) lines.
@@ -504,12 +447,21 @@ pub fn train<E: ExplorerSettings>(
 /// # Errors
 /// As the beginning of [`train`].
 pub fn plan<E: ExplorerSettings>(settings: &StreamSettings<E>) -> Result<Vec<(String, String)>> {
-    let stream = Stream::new(settings)?;
-    let lines = [
-        ("lines of the log", human::count(stream.total)),
-        ("weights of the oracle", human::count(1 << settings.oracle.bits)),
-        ("interactions", settings.oracle.interactions.join(" ")),
-    ];
+    let stream = Stream::new(settings, None)?;
+    let mut lines = match &stream.source {
+        Source::Files(files) => vec![("lines of the log", human::count(files.total))],
+        Source::World(_, decisions) => vec![("simulated decisions", human::count(*decisions))],
+    };
+    let kind = settings.oracle.kind_for(&settings.method);
+    lines.push(("oracle", format!("{kind:?}").to_lowercase()));
+    if kind == settings::Kind::Linear {
+        lines.push(("weights of each model", human::count(1 << settings.oracle.bits)));
+    }
+    lines.push((
+        "models",
+        (settings.method.models() + settings.method.scorers(settings.oracle.costs)).to_string(),
+    ));
+    lines.push(("interactions", settings.oracle.interactions.join(" ")));
     Ok(lines.into_iter().map(|(what, value)| (what.to_owned(), value)).collect())
 }
 

@@ -13,8 +13,9 @@ use polo_control::{
 use polo_decision::{
     claims as decision_claims,
     methods::{
-        adversarial_linear_mdp, adyen_bandits, bag, epsilon_greedy, explore_first, fastcb, martingale_td,
-        r2pvi, randomized_pbrl, softmax, squarecb, weighted_tallying_bandits,
+        adversarial_linear_mdp, adyen_bandits, bag, cover, epsilon_greedy, explore_first, fastcb, linucb,
+        martingale_td, r2pvi, randomized_pbrl, regcb, rnd, softmax, squarecb, thompson,
+        weighted_tallying_bandits,
     },
     settings as decision_settings, stream, train as decision_train,
 };
@@ -127,6 +128,11 @@ pub const METHODS: &[Method] = &[
     decisions::<softmax::Softmax>(&softmax::CARD),
     decisions::<explore_first::ExploreFirst>(&explore_first::CARD),
     decisions::<bag::Bag>(&bag::CARD),
+    decisions::<cover::Cover>(&cover::CARD),
+    decisions::<regcb::RegCb>(&regcb::CARD),
+    decisions::<rnd::Rnd>(&rnd::CARD),
+    decisions::<linucb::LinUcb>(&linucb::CARD),
+    decisions::<thompson::Thompson>(&thompson::CARD),
     Method {
         reproduce: Some(decision_claims::adyen_bandits::reproduce),
         ..solver::<adyen_bandits::AdyenBandits>(&adyen_bandits::CARD)

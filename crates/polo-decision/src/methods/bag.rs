@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    explore::{Explorer, best, floor},
+    explore::{Explorer, cheapest, floor},
     stream::ExplorerSettings,
 };
 
@@ -62,16 +62,8 @@ impl Explorer for Bag {
     fn together(&self, costs: &[Vec<f32>], _learned: u64) -> Vec<f64> {
         let mut probabilities = vec![0.0; costs[0].len()];
         for costs in costs {
-            let least = costs[best(costs)];
-            let ties = costs.iter().filter(|cost| **cost <= least).count();
-            let vote = 1.0 / (ties * self.models) as f64;
-            probabilities
-                .iter_mut()
-                .zip(costs)
-                .filter(|(_, cost)| **cost <= least)
-                .for_each(|(p, _)| *p += vote);
+            probabilities.iter_mut().zip(cheapest(costs, false)).for_each(|(p, vote)| *p += vote);
         }
-        // A vote that was divided among fewer models than there are.
         let sum: f64 = probabilities.iter().sum();
         probabilities.iter_mut().for_each(|p| *p /= sum);
         floor(&mut probabilities, self.epsilon);

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    explore::{Explorer, best},
+    explore::{Explorer, cheapest},
     stream::ExplorerSettings,
 };
 
@@ -42,13 +42,9 @@ impl ExplorerSettings for EpsilonGreedy {
 
 impl Explorer for EpsilonGreedy {
     fn probabilities(&self, costs: &[f32], _learned: u64) -> Vec<f64> {
-        let best = best(costs);
-        let cheapest: Vec<bool> = (0..costs.len())
-            .map(|at| if self.first_only { at == best } else { costs[at] <= costs[best] })
-            .collect();
-        let ties = cheapest.iter().filter(|tie| **tie).count() as f64;
         let every = self.epsilon / costs.len() as f64;
-        cheapest.into_iter().map(|tie| every + if tie { (1.0 - self.epsilon) / ties } else { 0.0 }).collect()
+        let best = cheapest(costs, self.first_only);
+        best.into_iter().map(|share| every + (1.0 - self.epsilon) * share).collect()
     }
 }
 

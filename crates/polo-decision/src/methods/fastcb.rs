@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    explore::{Explorer, best, floor, inverse_gap},
+    explore::{Explorer, best, floor, gamma, inverse_gap},
     stream::ExplorerSettings,
 };
 
@@ -63,10 +63,7 @@ impl FastCb {
 
 impl Explorer for FastCb {
     fn probabilities(&self, costs: &[f32], learned: u64) -> Vec<f64> {
-        let gamma = match learned {
-            0 => 0.0,
-            t => self.gamma_scale * (t as f64).powf(self.gamma_exponent),
-        };
+        let gamma = gamma(self.gamma_scale, self.gamma_exponent, learned);
         self.weigh(costs, gamma)
     }
 

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    explore::{Explorer, best, floor},
+    explore::{Explorer, floor, softmax},
     stream::ExplorerSettings,
 };
 
@@ -44,11 +44,7 @@ impl ExplorerSettings for Softmax {
 
 impl Explorer for Softmax {
     fn probabilities(&self, costs: &[f32], _learned: u64) -> Vec<f64> {
-        let least = costs[best(costs)];
-        let mut weights: Vec<f64> =
-            costs.iter().map(|cost| (-self.lambda * f64::from(cost - least)).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        weights.iter_mut().for_each(|weight| *weight /= sum);
+        let mut weights = softmax(costs, self.lambda);
         floor(&mut weights, self.epsilon);
         weights
     }

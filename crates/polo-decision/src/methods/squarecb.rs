@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    explore::{Explorer, best, floor, inverse_gap},
+    explore::{Explorer, Need, Ranges, Situation, best, floor, gamma, inverse_gap},
     stream::ExplorerSettings,
 };
 
@@ -29,17 +29,34 @@ pub struct SquareCb {
     /// No action is less likely than this over the number of actions.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub epsilon: f64,
+    /// Whether actions that plausibly cost more than the best are never taken; the floor is not used then.
+    pub elimination: bool,
+    /// How soon actions are eliminated: the less, the sooner.
+    #[schemars(range(min = 0.0))]
+    pub mellowness: f64,
+    /// Costs are not below; for the elimination alone.
+    pub least_cost: f64,
+    /// Costs are not above; for the elimination alone.
+    pub most_cost: f64,
 }
 
 impl Default for SquareCb {
     fn default() -> Self {
-        Self { gamma_scale: 10.0, gamma_exponent: 0.5, epsilon: 0.0 }
+        Self {
+            gamma_scale: 10.0,
+            gamma_exponent: 0.5,
+            epsilon: 0.0,
+            elimination: false,
+            mellowness: 0.001,
+            least_cost: 0.0,
+            most_cost: 1.0,
+        }
     }
 }
 
 impl Settings for SquareCb {
     fn check(&self) -> Result<()> {
-        Ok(())
+        self.ranges().check()
     }
 }
 
@@ -47,17 +64,38 @@ impl ExplorerSettings for SquareCb {
     const SLUG: &'static str = CARD.slug;
 }
 
+impl SquareCb {
+    fn ranges(&self) -> Ranges {
+        Ranges { mellowness: self.mellowness, least: self.least_cost, most: self.most_cost }
+    }
+
+    fn weigh(&self, costs: &[f32], learned: u64) -> Vec<f64> {
+        let (best, gamma) = (best(costs), gamma(self.gamma_scale, self.gamma_exponent, learned));
+        inverse_gap(costs, best, |at| gamma * f64::from(costs[at] - costs[best]))
+    }
+}
+
 impl Explorer for SquareCb {
     fn probabilities(&self, costs: &[f32], learned: u64) -> Vec<f64> {
-        // At t = 0 nothing is known, whatever the exponent.
-        let gamma = match learned {
-            0 => 0.0,
-            t => self.gamma_scale * (t as f64).powf(self.gamma_exponent),
-        };
-        let best = best(costs);
-        let mut probabilities = inverse_gap(costs, best, |at| gamma * f64::from(costs[at] - costs[best]));
+        let mut probabilities = self.weigh(costs, learned);
         floor(&mut probabilities, self.epsilon);
         probabilities
+    }
+
+    fn decide(&self, situation: &Situation) -> Vec<f64> {
+        let costs = situation.oracle.costs(0, situation.decision);
+        if !self.elimination {
+            return self.probabilities(&costs, situation.learned);
+        }
+        let survivors = self.ranges().survivors(situation, &costs);
+        let some: Vec<f32> =
+            costs.iter().zip(&survivors).filter(|(_, one)| **one).map(|(cost, _)| *cost).collect();
+        let mut shares = self.weigh(&some, situation.learned).into_iter();
+        survivors.into_iter().map(|one| if one { shares.next().unwrap_or(0.0) } else { 0.0 }).collect()
+    }
+
+    fn need(&self) -> Need {
+        if self.elimination { Need::Sensitivity } else { Need::Guess }
     }
 
     fn plain(&self) -> bool {
@@ -94,7 +132,13 @@ pub const CARD: MethodCard = MethodCard {
         "the loss stays at that of the logging policy: gamma is small for costs of this size; raise method.gamma_scale",
         "the loss rises late: gamma grows too fast; lower method.gamma_exponent",
     ],
-    variants: &[("never below a share", "method.epsilon = 0.05")],
+    variants: &[
+        ("never below a share", "method.epsilon = 0.05"),
+        (
+            "hopeless actions are never taken",
+            "method.elimination = true, method.least_cost = -1, method.most_cost = 0",
+        ),
+    ],
 };
 
 #[cfg(test)]

@@ -1,0 +1,429 @@
+//! Logged decisions in CSV: a row to a decision, with a map of what the columns mean.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use polo_run::{Problem, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::source::{Flaw, Line};
+use crate::{
+    features::{Decision, Example, Feature, Outcome, hash},
+    logged::Table,
+};
+
+/// `[data.columns]`. Every column that has no other meaning is a feature of the context: a number, or, where it is none, a
+/// category.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Columns {
+    /// The action that was taken: any text.
+    pub action: String,
+    /// What came of it: the reward, which is minus the cost. Empty where there is a column of costs.
+    pub reward: String,
+    /// What came of it: the cost.
+    pub cost: String,
+    /// With which probability the action was taken.
+    pub propensity: String,
+    /// A name of the decision.
+    pub event: String,
+    /// The actions that could be taken, with blanks between them. Without it, all that the files name.
+    pub available: String,
+    /// Columns that are categories though they look like numbers.
+    pub categories: Vec<String>,
+    /// Columns that are not read.
+    pub ignored: Vec<String>,
+    /// Beginnings of names of columns that are about one action: what comes after is the action.
+    pub of_action: Vec<String>,
+    /// A CSV file of actions: a column `action`, and features of each.
+    pub actions: Option<PathBuf>,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            action: "action".into(),
+            reward: "reward".into(),
+            cost: String::new(),
+            propensity: "propensity".into(),
+            event: String::new(),
+            available: String::new(),
+            categories: Vec::new(),
+            ignored: Vec::new(),
+            of_action: Vec::new(),
+            actions: None,
+        }
+    }
+}
+
+/// Namespaces of what the columns hold.
+const CONTEXT: &str = "Context";
+const ACTION: &str = "Action";
+const PAIR: &str = "Pair";
+
+impl Columns {
+    /// The map for a file with these columns: that of the Open Bandit Dataset if it is one and nothing else is said.
+    fn for_headers(&self, headers: &[String]) -> Self {
+        let has = |name: &str| headers.iter().any(|header| header == name);
+        if *self != (Self { actions: self.actions.clone(), ..Self::default() })
+            || !(has("item_id") && has("propensity_score") && has("click"))
+        {
+            return self.clone();
+        }
+        Self {
+            action: "item_id".into(),
+            reward: "click".into(),
+            propensity: "propensity_score".into(),
+            categories: vec!["position".into()],
+            ignored: vec![String::new(), "timestamp".into()],
+            of_action: vec!["user-item_affinity_".into()],
+            actions: self.actions.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a column holds.
+#[derive(Clone, Debug, PartialEq)]
+enum Role {
+    Action,
+    Reward,
+    Cost,
+    Propensity,
+    Event,
+    Available,
+    Ignored,
+    Number {
+        feature: u32,
+        name: String,
+    },
+    Category {
+        name: String,
+    },
+    /// Of the action with this place in the list.
+    Pair {
+        action: usize,
+        feature: u32,
+    },
+}
+
+/// Reads rows of files with the same columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    roles: Vec<Role>,
+    headers: Vec<String>,
+    /// Names of all actions, and their features.
+    names: Vec<String>,
+    actions: Vec<Example>,
+}
+
+fn add(example: &mut Example, namespace: &str, hash: u32, value: f32) {
+    if value != 0.0 {
+        let letter = namespace.bytes().next().unwrap_or(b' ');
+        example.space_mut(letter).push(Feature { hash, value });
+    }
+}
+
+/// A cell as a feature: a number, or a category; nothing where it is empty.
+fn add_cell(
+    example: &mut Example,
+    namespace: &str,
+    name: &str,
+    cell: &str,
+    category: bool,
+) -> Result<(), String> {
+    let seed = hash(namespace, 0);
+    let number = if category { None } else { cell.parse::<f32>().ok() };
+    match number {
+        _ if cell.is_empty() => {}
+        Some(value) if !value.is_finite() => return Err(format!("`{name}` is no finite number: `{cell}`")),
+        Some(value) => add(example, namespace, hash(name, seed), value),
+        None => add(example, namespace, hash(&format!("{name}{cell}"), seed), 1.0),
+    }
+    Ok(())
+}
+
+/// A record as its cells; none if it is no CSV.
+pub(super) fn cells(record: &str) -> Option<csv::StringRecord> {
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(record.as_bytes());
+    reader.records().next()?.ok()
+}
+
+impl Rows {
+    /// A reader for files with these columns, in which these actions were taken or could be.
+    ///
+    /// # Errors
+    /// Columns that are missing or stand twice; a file of actions that cannot be used, or lacks an action.
+    pub fn new(columns: &Columns, headers: &[String], seen: BTreeSet<String>) -> Result<Self> {
+        let columns = &columns.for_headers(headers);
+        let mut names: Vec<String> = seen.into_iter().collect();
+        // Whole numbers in their order, and all others after them.
+        names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
+        let mut actions = vec![Example::default(); names.len()];
+        if let Some(path) = &columns.actions {
+            Self::describe(path, &mut names, &mut actions)?;
+        }
+        for (name, action) in names.iter().zip(&mut actions) {
+            add(action, ACTION, hash(&format!("id{name}"), hash(ACTION, 0)), 1.0);
+        }
+        let missing = |what: &str, key: &str| {
+            Problem::input(format!("there is no column `{what}`")).place(format!("data.columns.{key}")).hint(
+                format!(
+                    "the columns are {}",
+                    headers.iter().take(12).cloned().collect::<Vec<_>>().join(", ")
+                ),
+            )
+        };
+        for (name, key) in [
+            (&columns.action, "action"),
+            (&columns.propensity, "propensity"),
+            (&columns.cost, "cost"),
+            (&columns.event, "event"),
+            (&columns.available, "available"),
+        ] {
+            if !name.is_empty() && !headers.contains(name) {
+                return Err(missing(name, key));
+            }
+        }
+        if columns.cost.is_empty() && !headers.contains(&columns.reward) {
+            return Err(missing(&columns.reward, "reward"));
+        }
+        let pair = |header: &str| {
+            let action = columns.of_action.iter().find_map(|prefix| header.strip_prefix(prefix.as_str()))?;
+            Some(names.iter().position(|name| name == action))
+        };
+        let role = |header: &String| -> Role {
+            if header == &columns.action {
+                Role::Action
+            } else if !columns.cost.is_empty() && header == &columns.cost {
+                Role::Cost
+            } else if columns.cost.is_empty() && header == &columns.reward {
+                Role::Reward
+            } else if header == &columns.propensity {
+                Role::Propensity
+            } else if !columns.event.is_empty() && header == &columns.event {
+                Role::Event
+            } else if !columns.available.is_empty() && header == &columns.available {
+                Role::Available
+            } else if columns.ignored.contains(header) || header == &columns.reward {
+                Role::Ignored
+            } else if columns.categories.contains(header) {
+                Role::Category { name: header.clone() }
+            } else {
+                match pair(header) {
+                    Some(Some(action)) => {
+                        let prefix = header.len() - names[action].len();
+                        Role::Pair { action, feature: hash(&header[..prefix], hash(PAIR, 0)) }
+                    }
+                    // About an action that is in no row.
+                    Some(None) => Role::Ignored,
+                    None => Role::Number { feature: hash(header, hash(CONTEXT, 0)), name: header.clone() },
+                }
+            }
+        };
+        Ok(Self { roles: headers.iter().map(role).collect(), headers: headers.to_vec(), names, actions })
+    }
+
+    /// Adds the features of a file of actions.
+    fn describe(path: &std::path::Path, names: &mut Vec<String>, actions: &mut Vec<Example>) -> Result<()> {
+        let table = Table::read(path)?;
+        let id = table.find("action").or_else(|| table.find("item_id"));
+        let Some(id) = id else {
+            return Err(Problem::input("there is no column `action`").at(path, 1, None));
+        };
+        let mut described = BTreeSet::new();
+        for row in table.rows() {
+            let name = row.text(id);
+            if !described.insert(name.to_owned()) {
+                return Err(row.problem(id, format!("action `{name}` stands twice")));
+            }
+            let at = names.iter().position(|one| one == name).unwrap_or_else(|| {
+                names.push(name.to_owned());
+                actions.push(Example::default());
+                names.len() - 1
+            });
+            for (column, header) in table.headers.iter().enumerate() {
+                if column != id && !header.is_empty() {
+                    add_cell(&mut actions[at], ACTION, header, row.text(column), false)
+                        .map_err(|what| row.problem(column, what))?;
+                }
+            }
+        }
+        match names.iter().find(|name| !described.contains(*name)) {
+            None => Ok(()),
+            Some(name) => Err(Problem::input(format!("action `{name}` of the log is not described"))
+                .place(path.display().to_string())),
+        }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong, and where: its column in the text is exact where no cell before it is quoted.
+    pub fn parse(&self, record: &str) -> Result<Line, Flaw> {
+        let record = record.trim_end_matches(['\n', '\r']);
+        if record.is_empty() {
+            return Ok(Line::Other);
+        }
+        let whole = |what: String| Flaw { what, line: 0, column: None };
+        let cells = cells(record).ok_or_else(|| whole("it is no CSV".into()))?;
+        if cells.len() != self.roles.len() {
+            let (found, expected) = (cells.len(), self.roles.len());
+            return Err(whole(format!("it has {found} cells, and there are {expected} columns")));
+        }
+        let mut decision = Decision { weight: 1.0, ..Decision::default() };
+        let (mut action, mut cost, mut probability, mut available) = (None, None, None, None);
+        let mut pairs = Vec::new();
+        let mut column = 1;
+        for ((cell, role), header) in cells.iter().zip(&self.roles).zip(&self.headers) {
+            let here = column;
+            column += cell.chars().count() + 1;
+            let cell = cell.trim();
+            let flaw = |what: String| Flaw { what, line: 0, column: Some(here) };
+            let number = || {
+                let number = cell.parse::<f32>().ok().filter(|number| number.is_finite());
+                number.ok_or_else(|| flaw(format!("`{header}` is no number: `{cell}`")))
+            };
+            let known = |name: &str| {
+                let at = self.names.iter().position(|one| one == name);
+                at.ok_or_else(|| flaw(format!("`{name}` is no action that the files had when the run began")))
+            };
+            match role {
+                Role::Ignored => {}
+                Role::Event => cell.clone_into(&mut decision.event),
+                Role::Action => action = Some(known(cell)?),
+                Role::Reward if cell.is_empty() => {}
+                Role::Cost if cell.is_empty() => {}
+                Role::Reward => cost = Some(-number()?),
+                Role::Cost => cost = Some(number()?),
+                Role::Propensity => probability = Some(number()?),
+                Role::Available => {
+                    available = Some(cell.split_whitespace().map(known).collect::<Result<Vec<_>, _>>()?);
+                }
+                Role::Category { name } => {
+                    add_cell(&mut decision.shared, CONTEXT, name, cell, true).map_err(flaw)?;
+                }
+                Role::Number { feature, name } => match cell.parse::<f32>() {
+                    Ok(value) if value.is_finite() => add(&mut decision.shared, CONTEXT, *feature, value),
+                    _ => add_cell(&mut decision.shared, CONTEXT, name, cell, false).map_err(flaw)?,
+                },
+                Role::Pair { action, feature } => {
+                    if !cell.is_empty() {
+                        pairs.push((*action, *feature, number()?));
+                    }
+                }
+            }
+        }
+        let list = available.unwrap_or_else(|| (0..self.names.len()).collect());
+        if list.is_empty() {
+            return Err(whole("no action is available".into()));
+        }
+        if (1..list.len()).any(|at| list[..at].contains(&list[at])) {
+            return Err(whole("an action is available twice".into()));
+        }
+        decision.actions = list.iter().map(|at| self.actions[*at].clone()).collect();
+        for (action, feature, value) in pairs {
+            if let Some(place) = list.iter().position(|at| *at == action) {
+                add(&mut decision.actions[place], PAIR, feature, value);
+            }
+        }
+        if let (Some(action), Some(cost), Some(probability)) = (action, cost, probability) {
+            let Some(place) = list.iter().position(|at| *at == action) else {
+                return Err(whole(format!("action `{}` was taken and is not available", self.names[action])));
+            };
+            decision.outcome = Some(Outcome { action: place, cost, probability });
+        }
+        Ok(Line::Decision(decision))
+    }
+
+    /// The actions that a record names.
+    pub fn actions_of(columns: &Columns, headers: &[String], record: &str, seen: &mut BTreeSet<String>) {
+        let columns = columns.for_headers(headers);
+        let Some(cells) = cells(record.trim_end_matches(['\n', '\r'])) else { return };
+        for (cell, header) in cells.iter().zip(headers) {
+            if header == &columns.action && !seen.contains(cell.trim()) && !cell.trim().is_empty() {
+                seen.insert(cell.trim().to_owned());
+            } else if !columns.available.is_empty() && header == &columns.available {
+                seen.extend(cell.split_whitespace().map(str::to_owned));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(columns: &Columns, headers: &str, records: &[&str]) -> Result<Rows> {
+        let headers: Vec<String> = headers.split(',').map(str::to_owned).collect();
+        let mut seen = BTreeSet::new();
+        records.iter().for_each(|record| Rows::actions_of(columns, &headers, record, &mut seen));
+        Rows::new(columns, &headers, seen)
+    }
+
+    fn decision(rows: &Rows, record: &str) -> Decision {
+        match rows.parse(record) {
+            Ok(Line::Decision(decision)) => decision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn columns_have_their_meanings() {
+        let columns = Columns {
+            available: "could".into(),
+            of_action: vec!["taste_".into()],
+            categories: vec!["zip".into()],
+            ..Columns::default()
+        };
+        let headers = "action,reward,propensity,could,age,city,zip,taste_a,taste_c";
+        let records = ["b,1,0.5,a b,30,Oslo,0150,2,", "a,0.25,0.5,a b c,0,,7,,1"];
+        let rows = rows(&columns, headers, &records).unwrap();
+        let first = decision(&rows, records[0]);
+        assert_eq!(first.outcome, Some(Outcome { action: 1, cost: -1.0, probability: 0.5 }));
+        let of = |name: &str, value| Feature { hash: hash(name, hash("Context", 0)), value };
+        assert_eq!(first.shared.space(b'C'), [of("age", 30.0), of("cityOslo", 1.0), of("zip0150", 1.0)]);
+        assert_eq!(first.actions.len(), 2);
+        assert_eq!(
+            first.actions[0].space(b'P'),
+            [Feature { hash: hash("taste_", hash("Pair", 0)), value: 2.0 }]
+        );
+        let second = decision(&rows, records[1]);
+        assert_eq!((second.actions.len(), second.actions[2].space(b'P').len()), (3, 1));
+        assert_eq!(second.shared.space(b'C'), [of("zip7", 1.0)]);
+        assert_eq!(decision(&rows, "b,,0.5,a b,1,x,1,,").outcome, None);
+    }
+
+    #[test]
+    fn the_open_bandit_dataset_is_known() {
+        let headers =
+            ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0";
+        let records = ["0,2019-11-24,10,2,1,0.05,cef3,0.0", "1,2019-11-24,0,3,0,0.5,81ce,4.0"];
+        let rows = rows(&Columns::default(), headers, &records).unwrap();
+        assert_eq!(rows.names, ["0", "10"]);
+        let found = decision(&rows, records[1]);
+        assert_eq!(found.outcome, Some(Outcome { action: 0, cost: -0.0, probability: 0.5 }));
+        assert_eq!(found.shared.space(b'C').len(), 2);
+        assert_eq!(found.actions[0].space(b'P').len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let records = ["a,1,0.5,3"];
+        let rows_of = |headers: &str| rows(&Columns::default(), headers, &records);
+        assert!(rows_of("deed,reward,propensity,x").unwrap_err().to_string().contains("data.columns.action"));
+        assert!(rows_of("action,won,propensity,x").unwrap_err().to_string().contains("data.columns.reward"));
+        let rows = rows_of("action,reward,propensity,x").unwrap();
+        #[track_caller]
+        fn check(rows: &Rows, record: &str, what: &str, column: Option<usize>) {
+            let flaw = rows.parse(record).unwrap_err();
+            assert!(flaw.what.contains(what) && flaw.column == column, "{flaw:?}");
+        }
+        check(&rows, "a,1,0.5", "3 cells", None);
+        check(&rows, "b,1,0.5,3", "`b` is no action", Some(1));
+        check(&rows, "a,NaN,0.5,3", "`reward` is no number", Some(3));
+        check(&rows, "a,1,0.5,inf", "no finite number", Some(9));
+        check(&rows, "a,1,\"0.5", "it has 3 cells", None);
+    }
+}
