@@ -114,10 +114,11 @@ impl<E: ExplorerSettings> Stream<E> {
             decisions => Source::World(Box::new(World::new(&settings.simulated)?), decisions),
         };
         let output = out.filter(|_| settings.output.decisions);
+        let seeds = Seeds::new(settings.training.seed);
         Ok(Self {
             settings: settings.clone(),
-            oracle: settings.oracle.models(&settings.method)?,
-            seeds: Seeds::new(settings.training.seed),
+            oracle: settings.oracle.models(&settings.method, &seeds)?,
+            seeds,
             source,
             output: output.map(|folder| (folder.join("decisions.jsonl"), None)),
             state: State::default(),

@@ -307,6 +307,8 @@ fn schemes_learn_a_simulated_world() {
     for (name, found) in [
         ("squarecb", regret(SquareCb::default(), None)),
         ("squarecb, ridge", regret(SquareCb::default(), ridge)),
+        ("squarecb, trees", regret(SquareCb::default(), Some(settings::Kind::Trees))),
+        ("squarecb, network", regret(SquareCb::default(), Some(settings::Kind::Network))),
         ("greedy", regret(EpsilonGreedy::default(), None)),
         ("bag", regret(Bag::default(), None)),
         ("cover", regret(Cover { epsilon: Some(0.05), ..Cover::default() }, None)),

@@ -59,9 +59,9 @@ impl Learned {
         let saved: SavedPolicy = load_state(&folder.join(POLICY))?;
         let explorer = methods::scheme(&saved.method, &saved.settings)
             .map_err(|problem| problem.place(folder.join(POLICY).display().to_string()))?;
-        let mut oracle = saved.oracle.models(&*explorer)?;
-        read_models(&mut *oracle, &folder.join(MODEL))?;
         let seeds = Seeds::new(saved.seed);
+        let mut oracle = saved.oracle.models(&*explorer, &seeds)?;
+        read_models(&mut *oracle, &folder.join(MODEL))?;
         Ok(Self { saved, explorer, oracle, seeds })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use polo_run::{Problem, Result, config::Settings};
+use polo_run::{Problem, Result, config::Settings, seed::Seeds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,10 @@ use super::{columns::Columns, simulated::Simulated};
 use crate::{
     explore::{Explorer, Need},
     features::Interactions,
+    forest::{Forest, ForestSettings},
     lesson::Costs,
     oracle::{Linear, Oracle},
+    perceptron::{NetworkSettings, Perceptron},
     ridge::{Ridge, RidgeSettings},
     settings::Training,
 };
@@ -161,6 +163,10 @@ pub struct OracleSettings {
     pub learning_rate: f64,
     /// Of ridge regression.
     pub ridge: RidgeSettings,
+    /// Of trees.
+    pub trees: ForestSettings,
+    /// Of the network.
+    pub network: NetworkSettings,
 }
 
 /// Kinds of oracles.
@@ -171,6 +177,10 @@ pub enum Kind {
     Linear,
     /// Ridge regression, exactly, with beliefs about each cost; for up to some thousands of features.
     Ridge,
+    /// Gradient-boosted trees, grown anew on what is kept.
+    Trees,
+    /// A small network, by a step of Adam for each outcome.
+    Network,
 }
 
 impl Default for OracleSettings {
@@ -183,6 +193,8 @@ impl Default for OracleSettings {
             bits: 18,
             learning_rate: 0.5,
             ridge: RidgeSettings::default(),
+            trees: ForestSettings::default(),
+            network: NetworkSettings::default(),
         }
     }
 }
@@ -206,6 +218,10 @@ impl OracleSettings {
 
     fn check(&self, explorer: &dyn Explorer) -> Result<()> {
         self.interactions()?;
+        if self.network.hidden.contains(&0) {
+            return Err(Problem::usage("a hidden layer has no units").place("oracle.network.hidden"));
+        }
+        self.trees.growth.check()?;
         let kind = self.kind_for(explorer);
         let (fits, wanted) = match explorer.need() {
             Need::Guess => (true, ""),
@@ -224,12 +240,14 @@ impl OracleSettings {
     ///
     /// # Errors
     /// Interactions that are none.
-    pub fn models(&self, explorer: &dyn Explorer) -> Result<Box<dyn Oracle>> {
+    pub fn models(&self, explorer: &dyn Explorer, seeds: &Seeds) -> Result<Box<dyn Oracle>> {
         let count = explorer.models() + explorer.scorers(self.costs);
         let interactions = self.interactions()?;
         Ok(match self.kind_for(explorer) {
             Kind::Linear => Box::new(Linear::new(count, self.bits, self.learning_rate as f32, interactions)),
             Kind::Ridge => Box::new(Ridge::new(count, &self.ridge, interactions)),
+            Kind::Trees => Box::new(Forest::new(count, &self.trees, interactions)),
+            Kind::Network => Box::new(Perceptron::new(count, &self.network, interactions, seeds)),
         })
     }
 }
