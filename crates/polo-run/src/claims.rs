@@ -190,12 +190,16 @@ impl ClaimResult {
         let mut report = Report::new(&format!("Claim of {}", self.slug));
         report.paragraph(&self.claim).key_values(&[
             ("verdict", &verdict),
-            ("written by", &self.command),
+            ("written by", &format!("{}{}", self.command, if quick { " --quick" } else { "" })),
             ("duration", &human::seconds(self.seconds)),
         ]);
         report.heading("Effects").table(&EFFECT_HEADERS, &self.effect_rows());
         if !self.plots.is_empty() {
-            report.heading("Plots").line_plots(&self.plots);
+            report.heading("Plots");
+            if self.plots.iter().flat_map(|plot| &plot.series).any(|series| series.band.is_some()) {
+                report.paragraph("Lines are means over seeds or instances, bands their 95 % intervals.");
+            }
+            report.line_plots(&self.plots);
         }
         if !self.table.rows.is_empty() {
             report.heading("Measurements").table(&self.table.headers, &self.table.rows);
@@ -422,6 +426,7 @@ mod tests {
             assert!(page.contains(expected), "{expected} is missing in {page}");
         }
         let quick = result.report(true).to_html();
+        assert!(quick.contains("polo reproduce srpo --quick") && page.contains("bands their 95 % intervals"));
         assert!(quick.contains("decides nothing") && !quick.contains("<td>not reproduced</td>"), "{quick}");
         (result.plots, result.remarks) = (Vec::new(), String::new());
         let page = result.report(false).to_html();

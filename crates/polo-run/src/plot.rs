@@ -16,13 +16,13 @@ pub const PALETTE: usize = 7;
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 74.0;
-const RIGHT: f64 = 18.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 52.0;
 /// Longer series are drawn as the mean of this many buckets, with the range of each as a band.
 const BUCKETS: usize = 300;
-/// Slanted labels of bars are cut beyond this many letters, which stay left of the first bar.
-const SLANTED: usize = 20;
+/// Slanted labels of bars are cut beyond this many letters, or where the figure ends on the left.
+const SLANTED: usize = 30;
 /// Up to this many points each gets a dot.
 const DOTS: usize = 60;
 
@@ -85,6 +85,13 @@ impl Series {
             t_interval(&values, "seeds")
         };
         Self::of_estimates(name, at.iter().enumerate().map(|(place, at)| (*at, estimate(place))), colour)
+    }
+
+    /// A dashed grey line of this slope through the last point of another, to compare that one with.
+    pub fn slope(slope: f64, along: &Series) -> Self {
+        let (x, y) = along.points.last().copied().unwrap_or_default();
+        let points = along.points.iter().map(|point| (point.0, y + slope * (point.0 - x))).collect();
+        Self { name: format!("slope {slope}"), points, colour: PALETTE - 1, dashed: true, ..Self::default() }
     }
 }
 
@@ -285,7 +292,7 @@ impl BarChart {
             let (place, room) = match slanted {
                 true => {
                     let at = format!("translate({centre:.1} {:.1}) rotate(-45)", HEIGHT - BOTTOM + 14.0);
-                    (format!("text-anchor=\"end\" transform=\"{at}\""), SLANTED)
+                    (format!("text-anchor=\"end\" transform=\"{at}\""), SLANTED.min((centre / 4.7) as usize))
                 }
                 false => {
                     let at = format!("x=\"{centre:.1}\" y=\"{:.1}\"", HEIGHT - BOTTOM + 19.0);
@@ -544,6 +551,7 @@ mod tests {
         assert!(band[2].0.is_nan() && series.dashed);
         assert!(!LinePlot { series: vec![series], ..LinePlot::default() }.to_html().contains("NaN"));
         let one = Series::over_seeds("a", &[1.0, 2.0], &[[1.0, 2.0]], 0);
+        assert_eq!(Series::slope(0.5, &one).points, [(1.0, 1.5), (2.0, 2.0)]);
         assert_eq!((one.points, one.band, one.dashed), (vec![(1.0, 1.0), (2.0, 2.0)], None, false));
     }
 

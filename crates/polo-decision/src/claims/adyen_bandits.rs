@@ -229,5 +229,11 @@ mod tests {
         assert!(result.effects.iter().all(|effect| effect.estimate.mean.is_finite()));
         // Short memory loses at once, also in small.
         assert!(result.effects[5].estimate.mean < -0.02, "{}", result.effects[5].estimate);
+        let series: Vec<usize> = result.plots.iter().map(|plot| plot.series.len()).collect();
+        assert_eq!(series, [3, 6, 5, 6]);
+        // All begin with the oracle of the same uniform batch; SquareCB's last value is that of the table.
+        let curves = &result.plots[2].series;
+        assert!(curves[..4].iter().all(|curve| curve.points[0] == curves[0].points[0]));
+        assert_eq!(format!("{:.3}", curves[0].points[3].1), result.table.rows[3][3]);
     }
 }

@@ -68,15 +68,11 @@ fn found(settings: &MartingaleTd, seeds: u64) -> Result<Found> {
     Ok(found)
 }
 
-/// Error against the step, both as log2, with a line of the slope that theory gives, through the last point of the first
-/// series.
-fn convergence(title: &str, mut series: Vec<Series>, slope: f64) -> LinePlot {
-    let guide = series.first().and_then(|first| {
-        let (x, y) = *first.points.last()?;
-        let points = first.points.iter().map(|point| (point.0, y + slope * (point.0 - x))).collect();
-        Some(Series { name: format!("slope {slope}"), points, colour: 6, dashed: true, ..Series::default() })
-    });
-    series.extend(guide);
+/// Error against the step, both as log2, with lines of a slope along some of the series.
+fn convergence(title: &str, mut series: Vec<Series>, slopes: &[(usize, f64)]) -> LinePlot {
+    let guides: Vec<Series> =
+        slopes.iter().map(|&(along, slope)| Series::slope(slope, &series[along])).collect();
+    series.extend(guides);
     LinePlot {
         title: title.into(),
         x_label: "log2 of the step dt".into(),
@@ -206,8 +202,6 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             }
         }
     }
-    // The martingale loss and CLSTD(0) have effects of their order; the first is what the guide goes through.
-    outside.rotate_left(1);
     let plots = vec![
         LinePlot {
             title: "Second weight, 0 in truth, as the grid gets finer".into(),
@@ -215,8 +209,12 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             y_label: "second weight".into(),
             series: second_weights,
         },
-        convergence("Family without the truth: the slope is the convergence order", outside, 1.0),
-        convergence("Family with the truth, noise alone: the slope is the convergence order", inside, 0.5),
+        convergence("Family without the truth: the slope is the convergence order", outside, &[(1, 1.0)]),
+        convergence(
+            "Family with the truth, noise alone: the slope is the convergence order",
+            inside,
+            &[(0, 1.0), (1, 0.5)],
+        ),
     ];
     Ok(ClaimResult {
         slug: "martingale-td".into(),
@@ -254,5 +252,15 @@ mod tests {
         assert!(result.effects.iter().all(|effect| effect.estimate.mean.is_finite()));
         // What does not need many paths.
         assert!(result.effects[0].estimate.mean < -1.7);
+        let series: Vec<usize> = result.plots.iter().map(|plot| plot.series.len()).collect();
+        assert_eq!(series, [3, 4, 4]);
+        // The slope that is drawn is the order of the table: that of the means is the mean of the slopes.
+        let points = &result.plots[1].series[1].points;
+        let (n, levels) = (points.len() as f64, points.iter().map(|point| point.0));
+        let centre = levels.clone().sum::<f64>() / n;
+        let slope = points.iter().map(|point| (point.0 - centre) * point.1).sum::<f64>()
+            / levels.map(|x| (x - centre).powi(2)).sum::<f64>();
+        let order = result.effects.iter().find(|effect| effect.name.contains("martingale loss: order"));
+        assert!((order.unwrap().estimate.mean - slope).abs() < 1e-9, "{slope}");
     }
 }

@@ -275,5 +275,11 @@ mod tests {
         assert!(result.effects.iter().all(|effect| effect.estimate.mean.is_finite()));
         // What does not need many rounds.
         assert!(result.effects[1].estimate.mean < 0.7 && result.effects[7].estimate.mean > 0.0);
+        let series: Vec<usize> = result.plots.iter().map(|plot| plot.series.len()).collect();
+        assert_eq!(series, [7, 4, 3]);
+        // A curve ends at the questions and the regret of the table.
+        let (asked, regret) = result.plots[1].series[0].points[POINTS - 1];
+        assert_eq!(format!("{asked:.0}"), result.table.rows[0][4]);
+        assert!(result.table.rows[0][1].starts_with(&format!("{:.4} ", regret / 1000.0)), "{regret}");
     }
 }

@@ -262,5 +262,11 @@ mod tests {
         // What does not need many rounds.
         let bound = &result.effects[1].estimate;
         assert!(bound.mean > 1.2 && bound.mean < 2.5, "{bound}");
+        let series: Vec<usize> = result.plots.iter().map(|plot| plot.series.len()).collect();
+        assert_eq!(series, [5, 4, 2, 2]);
+        // A curve ends in the regret of the table.
+        let last = result.plots[0].series[0].points[POINTS as usize - 1];
+        assert_eq!(last.0, 2_000.0);
+        assert!(result.table.rows[0][2].starts_with(&format!("{:.1} ", last.1)), "{last:?}");
     }
 }
