@@ -7,6 +7,14 @@ pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// e^x / Σ e^x.
+pub fn softmax(logits: &[f64]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let raw: Vec<f64> = logits.iter().map(|x| (x - most).exp()).collect();
+    let sum: f64 = raw.iter().sum();
+    raw.iter().map(|x| x / sum).collect()
+}
+
 /// Least Σ w loss(r, x β) + Σ penalty (β - centre)² / 2, loss being squares / 2 or cross-entropy.
 #[derive(Clone, Debug)]
 pub struct Regression {
@@ -59,6 +67,11 @@ impl Regression {
             }
         }
         beta.iter().all(|b| b.is_finite()).then_some(beta)
+    }
+
+    /// The inverse of the loss's second derivative at `beta`; none where the curvature is not positive.
+    pub fn inverse_curvature(&self, beta: &[f64]) -> Option<Matrix> {
+        self.derivatives(beta).1.inverse()
     }
 
     fn rows(&self) -> impl Iterator<Item = (&[f64], f64, f64)> {
@@ -119,6 +132,16 @@ mod tests {
         let miss = [sigmoid(beta[0] + 2.0 * beta[1]) - 1.0, sigmoid(beta[0] - beta[1])];
         let slope = [miss[0] + miss[1] + beta[0] - centre[0], 2.0 * miss[0] - miss[1] + beta[1] - centre[1]];
         assert!(slope.iter().all(|s| s.abs() < 1e-9), "{slope:?}");
+        // One row of one number, at 0: curvature 1 + 3 * 2^2 / 4.
+        let one = Regression {
+            inputs: vec![2.0],
+            rewards: vec![0.5],
+            weights: vec![3.0],
+            penalties: vec![1.0],
+            centre: vec![0.0],
+            logistic: true,
+        };
+        assert_eq!(one.inverse_curvature(&[0.0]).unwrap().numbers, [0.25]);
         // Where full Newton steps diverge: all rows far out on one side.
         let far = fit([1.0, 30.0].repeat(200), vec![1.0; 200]);
         assert!(far.iter().all(|b| b.abs() < 2.0), "{far:?}");

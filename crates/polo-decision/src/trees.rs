@@ -25,22 +25,24 @@ use crate::regression::sigmoid;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TreesSettings {
-    /// Number of trees. Default from this method's card, as is that of `depth`.
+    /// Number of trees.
     #[schemars(range(min = 1, max = 100_000))]
     pub trees: usize,
     /// Splits on the way to a leaf, at most.
     #[schemars(range(min = 1, max = 12))]
     pub depth: usize,
-    /// eta, share of a tree's step that is taken: the smaller, the more trees are needed, and the better they predict.
+    /// eta, share of a tree's step that is taken: the smaller, the more trees are needed. Default from XGBoost, as are
+    /// those of `penalty` and `least_weight`.
     #[schemars(range(min = 0.001, max = 1.0))]
     pub learning_rate: f64,
-    /// Pull of each leaf to 0. Default from XGBoost, as is that of `least_weight`.
+    /// Pull of each leaf to 0.
     #[schemars(range(min = 0.0, max = 1e6))]
     pub penalty: f64,
     /// Curvature below which a leaf is not split off: rows, of real targets; the sum of f (1 - f), of logistic ones.
     #[schemars(range(min = 0.001, max = 1e6))]
     pub least_weight: f64,
-    /// Values of a number that a split can tell apart, about as many rows between each. Default from this program's tests.
+    /// Values of a number that a split can tell apart, about as many rows between each. Default of this
+    /// program.
     #[schemars(range(min = 2, max = 4096))]
     pub bins: u16,
     /// Share of rows that each tree sees, drawn anew (stochastic gradient boosting), of tables of 1000 rows or more.
@@ -53,7 +55,7 @@ impl Default for TreesSettings {
         Self {
             trees: 100,
             depth: 4,
-            learning_rate: 0.1,
+            learning_rate: 0.3,
             penalty: 1.0,
             least_weight: 1.0,
             bins: 64,

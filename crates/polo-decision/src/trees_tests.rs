@@ -28,7 +28,7 @@ fn a_model_predicts_what_the_library_predicts() {
     let mut booster = GradientBooster::default()
         .set_objective_type(ObjectiveType::LogLoss)
         .set_iterations(100)
-        .set_learning_rate(0.1)
+        .set_learning_rate(0.3)
         .set_max_depth(4)
         .set_nbins(64)
         .set_parallel(false);

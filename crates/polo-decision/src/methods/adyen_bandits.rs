@@ -14,7 +14,13 @@
 //! Batch 0 is played uniformly. Of generations that somebody logged, none is played: f_g is judged on the next batch of the
 //! log, which it has not learnt from, and V_g is the doubly robust estimate there. No row is weighted unless a setting says so: that oracles need no importance weights is what
 //! is on trial. The schemes of exploration are those of [`super::squarecb`], [`super::fastcb`], [`super::softmax`] and
-//! [`super::epsilon_greedy`], at costs -f (losses 1 - f).
+//! [`super::epsilon_greedy`], at costs -f (losses 1 - f). Two of them leave out actions that cannot plausibly be the best
+//! (RegCB: Foster, Agarwal, Dudik, Luo, Schapire 2018, arXiv 1803.01799; AdaCB: Foster, Rakhlin, Simchi-Levi, Xu 2020, arXiv
+//! 2010.03104), by what the oracle says of its certainty:
+//!
+//! ```text
+//! S     = {a: high(a) >= max low},   p = uniform on S (regcb), or squarecb's on S (adacb)
+//! ```
 
 mod generations;
 mod logs;
@@ -30,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use generations::Source;
 pub use generations::{Batch, Generations};
-pub use oracle::{Features, Fitting, Oracle};
+pub use oracle::{Features, Fitting, Learner, Oracle};
 pub use payments::{Payments, Requests, Simulation};
 pub use report::{Calibration, autocorrelation, entropy, oscillation};
 
@@ -38,6 +44,7 @@ use super::{epsilon_greedy::EpsilonGreedy, fastcb::FastCb, softmax::Softmax, squ
 use crate::{
     explore::Explorer,
     settings::{MethodSettings, Training},
+    trees::TreesSettings,
 };
 
 /// From predicted rewards to probabilities.
@@ -57,16 +64,30 @@ pub enum Exploration {
     Greedy,
     /// Every admitted action alike.
     Uniform,
+    /// RegCB: every action alike that may plausibly be the best, and no other.
+    Regcb,
+    /// AdaCB: `squarecb` among the actions that may plausibly be the best.
+    Adacb,
+}
+
+impl Exploration {
+    fn eliminates(self) -> bool {
+        matches!(self, Self::Regcb | Self::Adacb)
+    }
 }
 
 /// Settings of `polo train adyen-bandits`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdyenBandits {
-    /// How actions are explored: `squarecb`, `fastcb`, `softmax`, `epsilon-greedy`, `greedy` (the first of equals) or
-    /// `uniform`.
+    /// How actions are explored: `squarecb`, `fastcb`, `softmax`, `epsilon-greedy`, `greedy` (the first of equals),
+    /// `uniform`, or among those alone that may plausibly be the best, `regcb` (uniformly) and `adacb` (as `squarecb`).
     pub exploration: Exploration,
-    /// gamma of `squarecb` and `fastcb` for one row: the larger, the less is explored. Default from this program's tests;
+    /// How many actions survive as plausible with `regcb` and `adacb`: an oracle is, whose log loss on the window is above
+    /// the least by no more than this times ln(K rows), K all actions. Default from Vowpal Wabbit.
+    #[schemars(range(min = 0.0, max = 1e6))]
+    pub mellowness: f64,
+    /// gamma of `squarecb`, `fastcb` and `adacb` for one row: the larger, the less is explored. Default from this program's tests;
     /// 10 with an exponent of 0.5 is common.
     #[schemars(range(min = 0.0))]
     pub gamma_scale: f64,
@@ -99,10 +120,14 @@ pub struct AdyenBandits {
     /// q, share of requests that is played uniformly whatever the scheme says.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub holdout: f64,
+    /// What predicts rewards: `logistic`, a regression for each action, or `trees`, boosted trees of context and action.
+    pub oracle: Learner,
+    /// How trees are grown.
+    pub trees: TreesSettings,
     /// What the oracle sees of a context: `lin`, or `full` with all products of two of its numbers, which the simulated
     /// rewards are made of.
     pub features: Features,
-    /// Pull of each coefficient, the constant too, to the centre of the fit.
+    /// Pull of each coefficient of `logistic`, the constant too, to the centre of the fit.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub penalty: f64,
     /// Weigh rows by inverse propensity, 1 / (K p) (1 for what is played uniformly), and at most this. Unset by default: all
@@ -112,7 +137,7 @@ pub struct AdyenBandits {
     /// Weigh rows so that those with reward 0 and those with reward 1 weigh the same in all. Predictions are then no
     /// probabilities of a reward.
     pub balance_classes: bool,
-    /// Share of the previous oracle in the centre of the fit (warm start); it counts with `penalty`.
+    /// Share of the previous oracle in the centre of a `logistic` fit (warm start); it counts with `penalty`.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub warm_start: f64,
     /// Rows below which an action is called starved in a segment, the sign of a context's first number.
@@ -135,6 +160,7 @@ impl Default for AdyenBandits {
     fn default() -> Self {
         Self {
             exploration: Exploration::Squarecb,
+            mellowness: 0.1,
             gamma_scale: 500.0,
             gamma_exponent: 0.0,
             gamma_growth: 1.0,
@@ -146,6 +172,8 @@ impl Default for AdyenBandits {
             window: 1,
             delay: 0,
             holdout: 0.0,
+            oracle: Learner::Logistic,
+            trees: TreesSettings::default(),
             features: Features::Lin,
             penalty: 1.0,
             importance_clip: None,
@@ -162,9 +190,23 @@ impl Default for AdyenBandits {
 
 /// A Newton step takes the square of them in memory, and their cube in time.
 const MOST_COEFFICIENTS: usize = 6000;
+/// Where that square is kept for every action.
+const MOST_KEPT: usize = 500;
 
 impl Settings for AdyenBandits {
     fn check(&self) -> Result<()> {
+        if self.oracle == Learner::Trees {
+            if self.exploration.eliminates() {
+                return Err(Problem::usage("trees do not say which rewards are plausible")
+                    .place("method.exploration")
+                    .hint("explore with `squarecb`, or take the oracle `logistic`"));
+            }
+            if self.warm_start > 0.0 {
+                return Err(Problem::usage("trees are grown from scratch, without a warm start")
+                    .place("method.warm_start"));
+            }
+            self.trees.check()?;
+        }
         if self.log.is_none() { self.check_delay(self.generations) } else { Ok(()) }
     }
 }
@@ -193,12 +235,14 @@ impl AdyenBandits {
         let greedy = |epsilon| Box::new(EpsilonGreedy { epsilon, first_only: true });
         let (gamma_scale, gamma_exponent, epsilon) = (gamma, 0.0, 0.0);
         match self.exploration {
-            Exploration::Squarecb => Box::new(SquareCb { gamma_scale, gamma_exponent, epsilon }),
+            Exploration::Squarecb | Exploration::Adacb => {
+                Box::new(SquareCb { gamma_scale, gamma_exponent, epsilon, ..SquareCb::default() })
+            }
             Exploration::Fastcb => Box::new(FastCb { gamma_scale, gamma_exponent, shift: 1.0, epsilon }),
             Exploration::Softmax => Box::new(Softmax { lambda: self.lambda, epsilon }),
             Exploration::EpsilonGreedy => greedy(self.epsilon),
             Exploration::Greedy => greedy(0.0),
-            Exploration::Uniform => greedy(1.0),
+            Exploration::Uniform | Exploration::Regcb => greedy(1.0),
         }
     }
 
@@ -209,6 +253,8 @@ impl AdyenBandits {
             importance_clip: self.importance_clip,
             balance_classes: self.balance_classes,
             warm_start: self.warm_start,
+            trees: (self.oracle == Learner::Trees).then(|| self.trees.clone()),
+            mellowness: self.exploration.eliminates().then_some(self.mellowness),
         }
     }
 
@@ -228,12 +274,11 @@ impl AdyenBandits {
         };
         let generations = Generations::new(self.clone(), seeds, source);
         let size = self.features.size(generations.width());
-        if size > MOST_COEFFICIENTS {
-            return Err(Problem::usage(format!(
-                "{size} coefficients per action, more than {MOST_COEFFICIENTS}"
-            ))
-            .place("method.features")
-            .hint("take `lin` features, or fewer numbers of context"));
+        let most = if self.exploration.eliminates() { MOST_KEPT } else { MOST_COEFFICIENTS };
+        if self.oracle == Learner::Logistic && size > most {
+            return Err(Problem::usage(format!("{size} coefficients per action, more than {most}"))
+                .place("method.features")
+                .hint("take `lin` features, or fewer numbers of context"));
         }
         Ok(generations)
     }
@@ -257,7 +302,15 @@ impl MethodSettings for AdyenBandits {
             ("generations".into(), generations.total().to_string()),
             ("requests of batch 0".into(), first.len().to_string()),
             ("memory".into(), memory),
-            ("coefficients".into(), format!("{} actions x {size}", generations.actions())),
+            match self.oracle {
+                Learner::Logistic => {
+                    ("coefficients".into(), format!("{} actions x {size}", generations.actions()))
+                }
+                Learner::Trees => {
+                    let columns = size - 1 + generations.actions();
+                    ("trees".into(), format!("{} on {columns} columns", self.trees.trees))
+                }
+            },
         ];
         if let Some(simulation) = generations.simulation() {
             lines.push(("value, best".into(), format!("{:.3}", simulation.optimal)));
@@ -285,7 +338,10 @@ pub const CARD: MethodCard = MethodCard {
     symbols: &[
         ("x, a, r", "a request, an action that it admits, and the reward, 0 or 1"),
         ("K, b", "admitted actions, and the first of the best by f"),
-        ("f_g, theta", "predicted probability of a reward, by a logistic regression for each action"),
+        (
+            "f_g, theta",
+            "predicted probability of a reward, by a logistic regression for each action, or by trees",
+        ),
         ("mu", "logit of the window's positive rate for the constant, 0 elsewhere"),
         ("w, gamma", "method.window, and method.gamma_scale rows^gamma_exponent gamma_growth^(g-1)"),
         ("O", "oscillation index; that of the uniform policy is what sampling alone makes of it"),
@@ -334,6 +390,11 @@ pub const CARD: MethodCard = MethodCard {
             "schemes",
             "method.exploration = \"fastcb\", \"softmax\", \"epsilon-greedy\", \"greedy\", \"uniform\"",
         ),
+        (
+            "hopeless actions are never played",
+            "method.exploration = \"regcb\", or \"adacb\" with gamma among the others; method.mellowness = 0.1",
+        ),
+        ("boosted trees", "method.oracle = \"trees\""),
         ("full memory", "method.window = 0"),
         ("uniform holdout", "method.holdout = 0.05"),
         ("late rewards", "method.delay = 1"),

@@ -3,19 +3,25 @@ use polo_run::{
     seed::{Seeds, unit},
 };
 
-use super::{generations::costs, *};
+use super::{
+    generations::{costs, explored as explored_among},
+    *,
+};
 use crate::{
     explore::{best, tests::check as check_probabilities},
+    linear::Matrix,
     train::load_state,
 };
 
-const SCHEMES: [Exploration; 6] = [
+const SCHEMES: [Exploration; 8] = [
     Exploration::Squarecb,
     Exploration::Fastcb,
     Exploration::Softmax,
     Exploration::EpsilonGreedy,
     Exploration::Greedy,
     Exploration::Uniform,
+    Exploration::Regcb,
+    Exploration::Adacb,
 ];
 
 fn explored(exploration: Exploration, gamma: f64, predicted: &[f64]) -> Vec<f64> {
@@ -68,6 +74,121 @@ fn equal_predictions_are_explored_evenly() {
         };
         check_probabilities(&explored(exploration, 500.0, &[0.7; 4]), &expected);
     }
+}
+
+#[test]
+fn elimination_by_hand() {
+    // Scores 2, 1 and -1 at a context of 0, each give or take 0.5, 0.6 and 0.1.
+    let oracle = |spreads: [f64; 3]| Oracle {
+        features: Features::Lin,
+        coefficients: vec![vec![2.0, 0.0], vec![1.0, 0.0], vec![-1.0, 0.0]],
+        plausible: spreads
+            .map(|spread| Matrix { size: 2, numbers: vec![spread * spread, 0.0, 0.0, 0.0] })
+            .to_vec(),
+        trees: None,
+    };
+    let alive = oracle([0.5, 0.6, 0.1]).survivors(&[0.0], &[0, 1, 2]);
+    assert_eq!(alive, [true, true, false]);
+    assert_eq!(oracle([0.5, 0.4, 0.1]).survivors(&[0.0], &[0, 1, 2]), [true, false, false]);
+    assert_eq!(oracle([0.5, 0.6, 4.0]).survivors(&[0.0], &[0, 1, 2]), [true; 3]);
+    // Among admitted actions alone.
+    assert_eq!(oracle([0.5, 0.6, 0.1]).survivors(&[0.0], &[2]), [true]);
+    let predicted = oracle([0.5, 0.6, 0.1]).predict(&[0.0], &[0, 1, 2]);
+    let of = |exploration, gamma: f64| {
+        let explorer = AdyenBandits { exploration, ..AdyenBandits::default() }.explorer(gamma);
+        explored_among(explorer.as_ref(), &predicted, &alive)
+    };
+    check_probabilities(&of(Exploration::Regcb, 10.0), &[0.5, 0.5, 0.0]);
+    // sigmoid(2) - sigmoid(1) = 0.149738; 1 / (2 + 10 * 0.149738).
+    check_probabilities(&of(Exploration::Adacb, 10.0), &[0.714_071_7, 0.285_928_3, 0.0]);
+    check_probabilities(&of(Exploration::Adacb, 0.0), &[0.5, 0.5, 0.0]);
+}
+
+#[test]
+fn what_is_plausible_follows_from_the_curvature() {
+    let settings = AdyenBandits { exploration: Exploration::Regcb, ..AdyenBandits::default() };
+    let logged = batch(&[(1.0, 0, 1.0, 0.5), (-1.0, 0, 0.0, 0.5), (0.5, 0, 1.0, 0.5)]);
+    let oracle = settings.fitting().fit(std::slice::from_ref(&logged), 2, None, 0).unwrap();
+    let excess = 2.0 * 0.1 * 6_f64.ln();
+    // Nothing is known of action 1 but the penalty, 1.
+    let expected = Matrix::identity(2, excess);
+    assert!(oracle.plausible[1].numbers.iter().zip(&expected.numbers).all(|(a, b)| (a - b).abs() < 1e-12));
+    // Of action 0, H = I + sum f (1 - f) x x^T.
+    let mut curvature = Matrix::identity(2, 1.0);
+    for x in &logged.requests.contexts {
+        let f = oracle.predict(&[*x], &[0])[0];
+        curvature.add_outer(&[1.0, *x], f * (1.0 - f));
+    }
+    let product = oracle.plausible[0].times(&curvature.times(&[1.0, 2.0]));
+    assert!((product[0] - excess).abs() < 1e-9 && (product[1] - 2.0 * excess).abs() < 1e-9, "{product:?}");
+    // The excess loss at the edge of what is plausible is beta, but for the loss not being quite quadratic.
+    let loss = |theta: &[f64]| -> f64 {
+        let rows = logged.requests.contexts.iter().zip(&logged.rewards);
+        let entropy: f64 = rows
+            .map(|(x, r)| {
+                let score = theta[0] + theta[1] * x;
+                score.exp().ln_1p() - r * score
+            })
+            .sum();
+        entropy + 0.5 * ((theta[0] - 2_f64.ln()).powi(2) + theta[1].powi(2))
+    };
+    let centre = &oracle.coefficients[0];
+    let along = oracle.plausible[0].times(&[1.0, 1.0]);
+    let width = oracle.plausible[0].quadratic(&[1.0, 1.0]).sqrt();
+    let edge: Vec<f64> = centre.iter().zip(&along).map(|(c, a)| c + a / width).collect();
+    let found = loss(&edge) - loss(centre);
+    assert!((found / (0.5 * excess) - 1.0).abs() < 0.1, "{found} {excess}");
+    // Equal predictions are explored evenly, however sure each is.
+    let even = Oracle { coefficients: vec![vec![0.3, 0.1]; 2], ..oracle };
+    assert_eq!(even.survivors(&[0.7], &[0, 1]), [true, true]);
+    // Nothing is eliminated unless asked for.
+    let other = AdyenBandits::default().fitting().fit(&[logged], 2, None, 0).unwrap();
+    assert!(other.plausible.is_empty());
+    assert_eq!(other.survivors(&[9.0], &[0, 1]), [true, true]);
+}
+
+#[test]
+fn trees_learn_what_no_line_can_and_leave_rare_actions_at_what_is_known_of_all() {
+    // Action 0 earns where |x| > 1, action 1 where it is not; action 2 was played once and failed.
+    let mut rows: Vec<(f64, usize, f64, f64)> = (0..600)
+        .map(|at| {
+            let (x, action) = (f64::from(at % 41) / 10.0 - 2.0, at as usize % 2);
+            (x, action, f64::from(u8::from((x.abs() > 1.0) == (action == 0))), 0.5)
+        })
+        .collect();
+    rows.push((0.0, 2, 0.0, 0.5));
+    let settings = AdyenBandits { oracle: Learner::Trees, ..AdyenBandits::default() };
+    let logged = batch(&rows);
+    let oracle = settings.fitting().fit(std::slice::from_ref(&logged), 3, None, 0).unwrap();
+    for (x, first) in [(-1.9, true), (0.0, false), (1.9, true)] {
+        let predicted = oracle.predict(&[x], &[0, 1]);
+        assert_eq!(predicted[0] > 0.8, first, "{x} {predicted:?}");
+        assert_eq!(predicted[1] < 0.2, first, "{x} {predicted:?}");
+    }
+    let rare = oracle.predict(&[1.9], &[2])[0];
+    assert!(rare > 0.05 && rare < 0.95, "{rare}");
+    let line = AdyenBandits::default().fitting().fit(&[logged], 3, None, 0).unwrap().predict(&[1.9], &[0]);
+    assert!(line[0] < 0.8, "{line:?}");
+    let clash = AdyenBandits { exploration: Exploration::Adacb, ..settings.clone() };
+    assert!(clash.check().is_err());
+    assert!(AdyenBandits { warm_start: 0.5, ..settings }.check().is_err());
+}
+
+#[test]
+fn trees_resume_where_they_stopped() {
+    let trees = TreesSettings { trees: 20, ..TreesSettings::default() };
+    let settings = AdyenBandits { oracle: Learner::Trees, trees, generations: 3, ..small() };
+    let whole = played_out(&settings, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = settings.generations(4).unwrap();
+    first.advance().unwrap();
+    first.save(folder.path()).unwrap();
+    let mut second = settings.generations(4).unwrap();
+    second.load(folder.path()).unwrap();
+    assert_eq!(second.state, first.state);
+    (0..2).for_each(|_| drop(second.go_on().unwrap()));
+    assert_eq!(second.state, whole.state);
+    assert!(settings.plan(&Training::default()).unwrap().iter().any(|(name, _)| name == "trees"));
 }
 
 fn small() -> AdyenBandits {
@@ -129,7 +250,7 @@ fn batch(rows: &[(f64, usize, f64, f64)]) -> Batch {
 fn an_oracle_is_pulled_to_the_positive_rate() {
     let logged = batch(&[(1.0, 0, 1.0, 0.5), (-1.0, 0, 0.0, 0.5), (0.5, 0, 1.0, 0.5), (2.0, 0, 1.0, 0.25)]);
     let fitting = AdyenBandits::default().fitting();
-    let oracle = fitting.fit(std::slice::from_ref(&logged), 2, None).unwrap();
+    let oracle = fitting.fit(std::slice::from_ref(&logged), 2, None, 0).unwrap();
     let logit = 3_f64.ln();
     assert_eq!(oracle.coefficients[1], [logit, 0.0], "without rows");
     // The penalised gradient is zero.
@@ -142,17 +263,17 @@ fn an_oracle_is_pulled_to_the_positive_rate() {
     }
     assert!(slope.iter().all(|s| s.abs() < 1e-6), "{slope:?}");
     // A rate of 1 is cut.
-    let all = fitting.fit(&[batch(&[(0.0, 0, 1.0, 0.5)])], 2, None).unwrap();
+    let all = fitting.fit(&[batch(&[(0.0, 0, 1.0, 0.5)])], 2, None, 0).unwrap();
     assert!((all.coefficients[1][0] - 99_f64.ln()).abs() < 1e-12);
     // Weights 1, 1, 1, 2.
-    let weighted = Fitting { importance_clip: Some(10.0), ..fitting };
-    let weighted = weighted.fit(std::slice::from_ref(&logged), 2, None).unwrap();
+    let weighted = Fitting { importance_clip: Some(10.0), ..fitting.clone() };
+    let weighted = weighted.fit(std::slice::from_ref(&logged), 2, None, 0).unwrap();
     assert!((weighted.coefficients[1][0] - 4_f64.ln()).abs() < 1e-12);
-    let clipped = Fitting { importance_clip: Some(1.0), ..fitting };
-    assert_eq!(clipped.fit(std::slice::from_ref(&logged), 2, None).unwrap(), oracle);
+    let clipped = Fitting { importance_clip: Some(1.0), ..fitting.clone() };
+    assert_eq!(clipped.fit(std::slice::from_ref(&logged), 2, None, 0).unwrap(), oracle);
     // Classes of the same weight, and a centre half way to the previous oracle.
     let balanced = Fitting { balance_classes: true, warm_start: 0.5, ..fitting };
-    let balanced = balanced.fit(&[logged], 2, Some(&oracle)).unwrap();
+    let balanced = balanced.fit(&[logged], 2, Some(&oracle), 0).unwrap();
     assert_eq!(balanced.coefficients[1], [0.5 * logit, 0.0]);
 }
 

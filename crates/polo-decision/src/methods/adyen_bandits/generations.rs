@@ -9,6 +9,7 @@ use polo_run::{
     seed::{Seeds, unit},
     stats::mean,
 };
+use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     draw::categorical,
     estimators::{Estimator, Rows},
-    explore::best,
+    explore::{Explorer, best},
     train::{load_state, make_folder, save_state},
 };
 
@@ -73,6 +74,15 @@ pub struct Generations {
 
 pub(super) fn costs(predicted: &[f64]) -> Vec<f32> {
     predicted.iter().map(|reward| -reward as f32).collect()
+}
+
+/// What the scheme makes of predictions, among the actions that survive.
+pub(super) fn explored(explorer: &dyn Explorer, predicted: &[f64], survivors: &[bool]) -> Vec<f64> {
+    let some: Vec<f64> =
+        predicted.iter().zip(survivors).filter(|(_, alive)| **alive).map(|(f, _)| *f).collect();
+    // There is an oracle, so something has been learnt: 1.
+    let mut shares = explorer.probabilities(&costs(&some), 1).into_iter();
+    survivors.iter().map(|alive| if *alive { shares.next().unwrap_or_default() } else { 0.0 }).collect()
 }
 
 impl Generations {
@@ -133,7 +143,8 @@ impl Generations {
         let mut metrics = Metrics::new();
         let mut oracle = None;
         if rows > 0 {
-            let fitted = settings.fitting().fit(window, self.actions(), self.state.oracle.as_ref())?;
+            let seed = self.seeds.rng("oracle", generation).next_u64();
+            let fitted = settings.fitting().fit(window, self.actions(), self.state.oracle.as_ref(), seed)?;
             self.describe_window(window, &mut metrics);
             let value = match &self.source {
                 Source::Simulated(simulation) => {
@@ -196,14 +207,13 @@ impl Generations {
             let every = 1.0 / admitted.len() as f64;
             let predicted = oracle.map(|oracle| oracle.predict(context, admitted));
             let holdout = self.settings.holdout;
-            let probabilities = match &predicted {
-                // The oracle exists, so something has been learnt: 1.
-                Some(predicted) => explorer
-                    .probabilities(&costs(predicted), 1)
-                    .iter()
-                    .map(|p| (1.0 - holdout) * p + holdout * every)
-                    .collect(),
-                None => vec![every; admitted.len()],
+            let probabilities = match (&predicted, oracle) {
+                (Some(predicted), Some(oracle)) => {
+                    let survivors = oracle.survivors(context, admitted);
+                    let explored = explored(explorer.as_ref(), predicted, &survivors);
+                    explored.iter().map(|p| (1.0 - holdout) * p + holdout * every).collect()
+                }
+                _ => vec![every; admitted.len()],
             };
             let (action, reward, propensity) = match &self.source {
                 Source::Simulated(simulation) => {
