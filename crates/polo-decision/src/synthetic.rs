@@ -10,6 +10,7 @@ use crate::{
     draw,
     linear::{dot, normals},
     logged::{Log, Policy},
+    regression::softmax,
 };
 
 /// A bandit.
@@ -60,7 +61,7 @@ impl Synthetic {
 
     /// The policy softmax(β q(x, ·)): uniform at β = 0, the best one as β grows, the worst as it falls.
     pub fn softmax(&self, beta: f64, context: &[f64]) -> Vec<f64> {
-        softmax(beta, &self.chances(context))
+        tempered(beta, &self.chances(context))
     }
 
     /// Logs `rows` decisions of softmax(β q).
@@ -75,7 +76,7 @@ impl Synthetic {
         let mut rng = seeds.rng("decisions", 0);
         for row in 0..rows {
             let chances = self.chances(log.context(row));
-            let policy = softmax(beta, &chances);
+            let policy = tempered(beta, &chances);
             let action = draw::categorical(&policy, &mut rng);
             let reward = unit(&mut rng) < chances[action];
             log.actions.push(action);
@@ -111,7 +112,7 @@ impl Synthetic {
             if square <= most {
                 let weight = (-0.5 * square).exp();
                 let chances = self.chances(&context);
-                sum += weight * dot(&softmax(beta, &chances), &chances);
+                sum += weight * dot(&tempered(beta, &chances), &chances);
                 total += weight;
             }
             let Some(at) = places.iter().position(|place| *place < reach) else { break };
@@ -122,10 +123,8 @@ impl Synthetic {
     }
 }
 
-fn softmax(beta: f64, chances: &[f64]) -> Vec<f64> {
-    let weights: Vec<f64> = chances.iter().map(|q| (beta * q).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter().map(|w| w / sum).collect()
+fn tempered(beta: f64, chances: &[f64]) -> Vec<f64> {
+    softmax(&chances.iter().map(|q| beta * q).collect::<Vec<f64>>())
 }
 
 #[cfg(test)]

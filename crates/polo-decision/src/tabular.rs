@@ -165,6 +165,13 @@ impl Tabular {
         episode.iter().flat_map(|(pair, _)| self.features[*pair].iter().copied()).collect()
     }
 
+    /// How often each pair of each step was visited, `[H · S · A]`: [`Self::stacked`] with a feature for each pair.
+    pub fn visits(&self, episode: &Episode) -> Vec<f64> {
+        let mut visits = vec![0.0; self.horizon * self.pairs()];
+        episode.iter().enumerate().for_each(|(h, (pair, _))| visits[h * self.pairs() + pair] = 1.0);
+        visits
+    }
+
     /// Reads a JSON object:
     ///
     /// - `horizon`: H;

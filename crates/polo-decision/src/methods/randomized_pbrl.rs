@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Where ‖φ‖_{Σ_h⁻¹} is above α_U, ω is a default, the most that can still come; between α_L and α_U it is interpolated.
-//! PbTS draws transitions from Dirichlet posteriors and rewards from theirs, and asks by the same rule. With ε = T^(-β),
+//! PbTS draws transitions from Dirichlet posteriors and rewards from theirs, and asks by the same rule; both posteriors may
+//! be ensembles of small networks, each fitted by the Bradley-Terry loss or by cross-entropy on bootstrapped data. With ε = T^(-β),
 //! β <= 1/2, regret is T^(1-β) and 2 T^(2β) questions are asked, but for factors of d and H.
 //!
 //! The paper has no experiments and no code: scales are choices of this program, as are cutting draws of ω at ± what can
@@ -29,16 +30,18 @@ use crate::{
     tabular::{Policy, Tabular},
 };
 
+mod ensembles;
 mod gaussian;
 mod learner;
 mod rewards;
 mod transitions;
 
+pub use ensembles::{Members, RewardEnsemble, TransitionEnsemble};
 pub use gaussian::Gaussian;
 use learner::State;
 pub use learner::{Learner, Round};
 pub use rewards::{Particles, Posterior, Preferences, Rewards};
-pub use transitions::{DefaultValue, Iteration, Transitions};
+pub use transitions::{DefaultValue, Iteration, TransitionPosterior, Transitions};
 
 /// Which method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,7 +50,7 @@ pub enum Algorithm {
     /// Randomised least-squares value iteration.
     #[default]
     PrLsvi,
-    /// Thompson sampling with a learned model: Dirichlet posteriors of transitions.
+    /// Thompson sampling with a learned model of transitions.
     Pbts,
     /// Randomised value iteration that sees the reward of every step and asks nothing: what preferences cost.
     Rlsvi,
@@ -125,14 +128,34 @@ pub struct RandomizedPbrl {
     /// Rewards are fitted again after each of the first 50 preferences, then after every so many.
     #[schemars(range(min = 1))]
     pub refit_every: usize,
-    /// How `pbts` holds the posterior of rewards: `laplace` or `particles`.
+    /// How `pbts` holds the posterior of rewards: `laplace`, `particles` or `ensemble` (small networks on bootstrapped
+    /// preferences).
     pub posterior: Posterior,
     /// Reward vectors of `particles`.
     #[schemars(range(min = 2, max = 1_000_000))]
     pub particles: usize,
+    /// How `pbts` holds the posterior of transitions: `dirichlet` or `ensemble` (small networks on bootstrapped
+    /// transitions).
+    pub transition_posterior: TransitionPosterior,
     /// Concentration of the symmetric Dirichlet prior of transitions in `pbts`. Default of this program.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub transition_prior: f64,
+    /// Networks of an `ensemble`, as the next four keys. Defaults of this program.
+    #[schemars(range(min = 2, max = 1000))]
+    pub members: usize,
+    /// Widths of their hidden layers, one or two.
+    pub hidden: Vec<usize>,
+    /// Step size of Adam.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub learning_rate: f64,
+    /// Steps of Adam, on all data, whenever a network is fitted again: for rewards see `refit_every`; of transitions, that
+    /// which a round plans with.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub fit_steps: usize,
+    /// Size of the fixed random rewards, linear in the features, that every network of rewards adds, in standard deviations
+    /// of the prior N(0, I / λ). 0: networks differ by their first weights and their data alone.
+    #[schemars(range(min = 0.0))]
+    pub prior_scale: f64,
     /// c, how surely the better episode is preferred: σ(c times the difference of returns). Known to the learner.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub link_scale: f64,
@@ -178,7 +201,13 @@ impl Default for RandomizedPbrl {
             refit_every: 20,
             posterior: Posterior::Laplace,
             particles: 500,
+            transition_posterior: TransitionPosterior::Dirichlet,
             transition_prior: 0.5,
+            members: 10,
+            hidden: vec![32],
+            learning_rate: 0.03,
+            fit_steps: 20,
+            prior_scale: 1.0,
             link_scale: 4.0,
             file: None,
             reward_bound: 1.0,
@@ -193,10 +222,19 @@ impl Default for RandomizedPbrl {
 /// Rewards of more features are beyond dense matrices.
 const MOST_FEATURES: usize = 1000;
 
+/// Wider networks are not small.
+const WIDEST: usize = 1024;
+
 impl Settings for RandomizedPbrl {
     fn check(&self) -> Result<()> {
         if self.alpha_low > self.alpha_high {
             return Err(Problem::usage("alpha_low must not be above alpha_high").place("method.alpha_low"));
+        }
+        if !(1..=2).contains(&self.hidden.len())
+            || self.hidden.iter().any(|width| !(1..=WIDEST).contains(width))
+        {
+            return Err(Problem::usage(format!("a network has one or two hidden layers of 1 to {WIDEST}"))
+                .place("method.hidden"));
         }
         Ok(())
     }
@@ -224,6 +262,15 @@ impl RandomizedPbrl {
             .hint("give fewer states, actions or steps, or a file with \"features\" that states share"));
         }
         Ok(process)
+    }
+
+    fn networks(&self) -> Members {
+        Members {
+            count: self.members,
+            hidden: self.hidden.clone(),
+            learning_rate: self.learning_rate,
+            steps: self.fit_steps,
+        }
     }
 
     fn iteration(&self) -> Iteration {
@@ -275,11 +322,27 @@ impl RandomizedPbrl {
             (Algorithm::Pbts, Posterior::Particles) => {
                 Rewards::particles(preferences(), self.particles, &seeds)?
             }
+            (Algorithm::Pbts, Posterior::Ensemble) => {
+                let (members, scale) = (self.networks(), self.prior_scale);
+                Rewards::Ensemble(RewardEnsemble::new(
+                    &process,
+                    &members,
+                    scale,
+                    self.link_scale,
+                    self.lambda,
+                    &seeds,
+                ))
+            }
             (Algorithm::Rlsvi, _) => Rewards::Seen { sum: vec![0.0; features], covariance: covariance() },
         };
-        let transitions = match self.algorithm {
-            Algorithm::Pbts => Transitions::dirichlet(&process, self.transition_prior),
-            Algorithm::PrLsvi | Algorithm::Rlsvi => Transitions::linear(&process, self.lambda),
+        let transitions = match (self.algorithm, self.transition_posterior) {
+            (Algorithm::Pbts, TransitionPosterior::Dirichlet) => {
+                Transitions::dirichlet(&process, self.transition_prior)
+            }
+            (Algorithm::Pbts, TransitionPosterior::Ensemble) => Transitions::Ensemble(
+                TransitionEnsemble::new(&process, &self.networks(), self.transition_prior, &seeds),
+            ),
+            (Algorithm::PrLsvi | Algorithm::Rlsvi, _) => Transitions::linear(&process, self.lambda),
         };
         let best = process.value(&process.optimum());
         let last = Policy::Table(vec![vec![0; process.states]; process.horizon]);
@@ -370,6 +433,10 @@ pub const CARD: MethodCard = MethodCard {
     ],
     variants: &[
         ("PbTS", "method.algorithm = \"pbts\", with method.posterior = \"particles\" for a particle filter"),
+        (
+            "PbTS with networks",
+            "method.algorithm = \"pbts\", method.posterior = \"ensemble\", method.transition_posterior = \"ensemble\" or not",
+        ),
         (
             "dueling posterior sampling",
             "method.algorithm = \"pbts\", method.comparator = \"second-draw\", method.query = \"always\"",

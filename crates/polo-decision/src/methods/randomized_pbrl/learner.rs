@@ -10,7 +10,7 @@ use polo_run::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Algorithm, Comparator, Query, RandomizedPbrl, Rewards, Transitions, transitions};
+use super::{Algorithm, Comparator, Query, RandomizedPbrl, Rewards, Transitions};
 use crate::{
     regression::sigmoid,
     tabular::{Policy, Tabular},
@@ -58,8 +58,10 @@ impl Learner {
     fn draw(&mut self, stream: &str) -> Result<Policy> {
         let (round, settings) = (self.state.round, &self.settings);
         let mut rng = self.seeds.rng(stream, round);
-        let theta = self.state.rewards.draw(settings.sigma_reward, &mut rng)?;
-        let table = self.state.transitions.plan(&self.process, &theta, &settings.iteration(), &mut rng)?;
+        let State { rewards, transitions, .. } = &mut self.state;
+        let drawn = rewards.draw(settings.sigma_reward, &mut rng)?;
+        let drawn = rewards.by_pair(&self.process, &drawn);
+        let table = transitions.plan(&self.process, &drawn, &settings.iteration(), &mut rng)?;
         Ok(Policy::Table(table))
     }
 
@@ -81,9 +83,8 @@ impl Learner {
             process.play(&first, &mut self.seeds.rng("episode 0", round)),
             process.play(&second, &mut self.seeds.rng("episode 1", round)),
         ];
-        let features = episodes.each_ref().map(|episode| process.stacked(episode));
-        let x: Vec<f64> = features[1].iter().zip(&features[0]).map(|(one, zero)| one - zero).collect();
         let State { rewards, transitions, queries, .. } = &mut self.state;
+        let x = rewards.difference(process, &episodes);
         let disagreement = rewards.disagreement(self.settings.sigma_reward, &x);
         let differs = x.iter().any(|x| *x != 0.0);
         let asks = match self.settings.query {
@@ -95,14 +96,15 @@ impl Learner {
             let better = process.total(&episodes[1]) - process.total(&episodes[0]);
             let likely = sigmoid(self.settings.link_scale * better);
             let outcome = unit(&mut self.seeds.rng("preference", round)) < likely;
-            rewards.prefer(&x, outcome, self.settings.refit_every, &self.seeds)?;
+            rewards.prefer(process, &x, outcome, self.settings.refit_every, &self.seeds)?;
             *queries += 1;
             Some(outcome)
         } else {
             None
         };
+        let mut weights = self.seeds.rng("weights", round);
         for episode in &episodes[..1 + usize::from(self.settings.learn_from_both)] {
-            transitions.learn(process, episode);
+            transitions.learn(process, episode, &mut weights);
             if self.settings.algorithm == Algorithm::Rlsvi {
                 let size = process.size();
                 for (h, (pair, _)) in episode.iter().enumerate() {
@@ -145,10 +147,14 @@ impl Learner {
     /// # Errors
     /// Covariances that rounding has ruined.
     pub fn recommended(&self) -> Result<Policy> {
-        let theta = self.state.rewards.centre();
-        let table =
-            self.state.transitions.plan_on_means(&self.process, &theta, &self.settings.iteration())?;
+        let (State { transitions, .. }, rewards) = (&self.state, self.mean_rewards());
+        let table = transitions.plan_on_means(&self.process, &rewards, &self.settings.iteration())?;
         Ok(Policy::Table(table))
+    }
+
+    /// Means of what is believed about rewards, `[H][S · A]`.
+    fn mean_rewards(&self) -> Vec<Vec<f64>> {
+        self.state.rewards.by_pair(&self.process, &self.state.rewards.centre())
     }
 }
 
@@ -210,7 +216,8 @@ impl Process for Learner {
 
     fn finish(&self, path: &Path) -> Result<()> {
         make_folder(path)?;
-        let (process, theta) = (&self.process, self.state.rewards.centre());
+        let (process, rewards) = (&self.process, &self.state.rewards);
+        let linear = !matches!(rewards, Rewards::Ensemble(_));
         let policy = self.recommended()?;
         let names = match &policy {
             Policy::Table(table) => table
@@ -219,15 +226,14 @@ impl Process for Learner {
                 .collect(),
             Policy::Uniform => Vec::new(),
         };
-        let by_action =
-            |h| transitions::rewards(process, &theta, h).chunks(process.actions).map(Vec::from).collect();
+        let by_action = |step: &Vec<f64>| step.chunks(process.actions).map(Vec::from).collect();
         let takeaway = Takeaway {
             states: &process.state_names,
             policy: names,
             value: process.value(&policy),
             best: self.best,
-            rewards: (0..process.horizon).map(by_action).collect(),
-            theta: &theta,
+            rewards: self.mean_rewards().iter().map(by_action).collect(),
+            theta: linear.then(|| rewards.centre()),
             rounds: self.state.round,
             regret: self.state.regret,
             queries: self.state.queries,
@@ -248,8 +254,9 @@ struct Takeaway<'a> {
     best: f64,
     /// `[H][S][A]`; identified but for what no comparison shows.
     rewards: Vec<Vec<Vec<f64>>>,
-    /// `[H · d]`.
-    theta: &'a [f64],
+    /// `[H · d]`, where rewards are linear in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    theta: Option<Vec<f64>>,
     rounds: u64,
     /// Reg_T.
     regret: f64,

@@ -10,11 +10,12 @@ use rand_chacha::rand_core::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::gaussian::Gaussian;
+use super::{ensembles::RewardEnsemble, gaussian::Gaussian, transitions};
 use crate::{
     draw::categorical,
     linear::{Matrix, dot},
     regression::sigmoid,
+    tabular::{Episode, Tabular},
 };
 
 /// Newton steps are no longer than this: undamped ones diverge where preferences are nearly separable.
@@ -87,8 +88,7 @@ impl Preferences {
     fn push(&mut self, x: &[f64], outcome: bool, refit_every: usize) -> bool {
         self.differences.push(x.to_vec());
         self.outcomes.push(outcome);
-        let count = self.outcomes.len();
-        count <= FITTED_ONE_BY_ONE || count.is_multiple_of(refit_every)
+        is_due(self.outcomes.len(), refit_every)
     }
 
     /// Damped Newton from the last estimate.
@@ -115,6 +115,24 @@ impl Preferences {
     }
 }
 
+/// Whether it is time to fit again after as many preferences.
+fn is_due(count: usize, refit_every: usize) -> bool {
+    count <= FITTED_ONE_BY_ONE || count.is_multiple_of(refit_every)
+}
+
+/// E |v - v'| over two independent draws from values with weights of sum 1, exact: with values in order, each is weighed
+/// against those below.
+fn spread(mut values: Vec<(f64, f64)>) -> f64 {
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut mass, mut sum, mut total) = (0.0, 0.0, 0.0);
+    for (value, weight) in values {
+        total += weight * (value * mass - sum);
+        mass += weight;
+        sum += weight * value;
+    }
+    2.0 * total
+}
+
 /// A set of reward vectors that stands for the posterior.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Particles {
@@ -132,19 +150,9 @@ impl Particles {
         raw.iter().map(|weight| weight / sum).collect()
     }
 
-    /// E |x·θ - x·θ'| over two independent draws, exact: with values in order, each is weighed against those below.
+    /// E |x·θ - x·θ'| over two independent draws.
     fn disagreement(&self, x: &[f64]) -> f64 {
-        let weights = self.weights();
-        let mut values: Vec<(f64, f64)> =
-            self.thetas.iter().map(|theta| dot(x, theta)).zip(weights).collect();
-        values.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (mut mass, mut sum, mut total) = (0.0, 0.0, 0.0);
-        for (value, weight) in values {
-            total += weight * (value * mass - sum);
-            mass += weight;
-            sum += weight * value;
-        }
-        2.0 * total
+        spread(self.thetas.iter().map(|theta| dot(x, theta)).zip(self.weights()).collect())
     }
 
     fn mean(&self) -> Vec<f64> {
@@ -210,9 +218,12 @@ pub enum Posterior {
     Laplace,
     /// A set of weighted reward vectors, moved by Metropolis-Hastings steps when few carry the weight.
     Particles,
+    /// Small networks, each fitted on preferences of its own weights.
+    Ensemble,
 }
 
-/// What is believed about rewards.
+/// What is believed about rewards. Their coordinates are those of θ, `[H · d]`, or, in an ensemble, of the rewards of all
+/// pairs themselves, `[H · S · A]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Rewards {
     /// PR-LSVI: N(θ^, σ² Σ⁻¹) with Σ = λ I + Σ x xᵀ of the preferences.
@@ -236,6 +247,8 @@ pub enum Rewards {
         /// The posterior.
         particles: Particles,
     },
+    /// Networks.
+    Ensemble(RewardEnsemble),
     /// Rewards that are seen: N(θ^, σ² Σ⁻¹) of ridge regression.
     Seen {
         /// Σ r φ.
@@ -258,13 +271,31 @@ impl Rewards {
         Ok(Self::Particles { preferences, particles })
     }
 
-    /// Its centre: θ^, or the mean of particles.
+    /// How much more of every coordinate τ¹ has than τ⁰.
+    pub fn difference(&self, process: &Tabular, episodes: &[Episode; 2]) -> Vec<f64> {
+        let [zero, one] = episodes.each_ref().map(|episode| match self {
+            Self::Ensemble(_) => process.visits(episode),
+            _ => process.stacked(episode),
+        });
+        one.iter().zip(&zero).map(|(one, zero)| one - zero).collect()
+    }
+
+    /// Rewards of all pairs, `[H][S · A]`, from coordinates.
+    pub fn by_pair(&self, process: &Tabular, coordinates: &[f64]) -> Vec<Vec<f64>> {
+        match self {
+            Self::Ensemble(_) => coordinates.chunks_exact(process.pairs()).map(<[f64]>::to_vec).collect(),
+            _ => (0..process.horizon).map(|h| transitions::rewards(process, coordinates, h)).collect(),
+        }
+    }
+
+    /// Its centre: θ^, or the mean of particles or members.
     pub fn centre(&self) -> Vec<f64> {
         match self {
             Self::Perturbed { preferences, .. } | Self::Laplace { preferences, .. } => {
                 preferences.estimate.clone()
             }
             Self::Particles { particles, .. } => particles.mean(),
+            Self::Ensemble(ensemble) => ensemble.mean(),
             Self::Seen { sum, covariance } => covariance.solve(sum),
         }
     }
@@ -274,23 +305,21 @@ impl Rewards {
     /// # Errors
     /// A covariance that rounding has ruined.
     pub fn draw(&mut self, sigma: f64, rng: &mut impl Rng) -> Result<Vec<f64>> {
-        let centre = match self {
+        let noise = match self {
             Self::Particles { particles, .. } => {
                 return Ok(particles.thetas[categorical(&particles.weights(), rng)].clone());
             }
-            _ => self.centre(),
-        };
-        let noise = match self {
+            Self::Ensemble(ensemble) => return Ok(ensemble.draw(rng)),
             Self::Perturbed { covariance, .. } | Self::Seen { covariance, .. } => {
                 covariance.noise(sigma, rng)?
             }
             Self::Laplace { hessian, .. } => hessian.noise(1.0, rng)?,
-            Self::Particles { .. } => Vec::new(),
         };
-        Ok(centre.iter().zip(noise).map(|(centre, noise)| centre + noise).collect())
+        Ok(self.centre().iter().zip(noise).map(|(centre, noise)| centre + noise).collect())
     }
 
-    /// E |(θ - θ')·x| over two independent draws: 2/√π σ ‖x‖ in Σ⁻¹ of a normal distribution.
+    /// E |(θ - θ')·x| over two independent draws: 2/√π σ ‖x‖ in Σ⁻¹ of a normal distribution, the mean over all pairs of
+    /// different members of an ensemble.
     pub fn disagreement(&self, sigma: f64, x: &[f64]) -> f64 {
         match self {
             Self::Perturbed { covariance, .. } | Self::Seen { covariance, .. } => {
@@ -298,6 +327,13 @@ impl Rewards {
             }
             Self::Laplace { hessian, .. } => FRAC_2_SQRT_PI * hessian.norm(x),
             Self::Particles { particles, .. } => particles.disagreement(x),
+            Self::Ensemble(ensemble) => {
+                let margins = ensemble.margins(x);
+                let count = margins.len() as f64;
+                // Members are draws themselves: one is not weighed against itself.
+                spread(margins.into_iter().map(|margin| (margin, 1.0 / count)).collect()) * count
+                    / (count - 1.0)
+            }
         }
     }
 
@@ -305,7 +341,14 @@ impl Rewards {
     ///
     /// # Errors
     /// A covariance that rounding has ruined.
-    pub fn prefer(&mut self, x: &[f64], outcome: bool, refit_every: usize, seeds: &Seeds) -> Result<()> {
+    pub fn prefer(
+        &mut self,
+        process: &Tabular,
+        x: &[f64],
+        outcome: bool,
+        refit_every: usize,
+        seeds: &Seeds,
+    ) -> Result<()> {
         match self {
             Self::Perturbed { preferences, covariance } => {
                 covariance.add(x, 1.0);
@@ -324,6 +367,12 @@ impl Rewards {
             Self::Particles { preferences, particles } => {
                 preferences.push(x, outcome, refit_every);
                 particles.learn(preferences, seeds)?;
+            }
+            Self::Ensemble(ensemble) => {
+                ensemble.push(x, outcome, seeds);
+                if is_due(ensemble.preferences(), refit_every) {
+                    ensemble.fit(process);
+                }
             }
             Self::Seen { .. } => {}
         }
@@ -344,7 +393,7 @@ impl Rewards {
             Self::Perturbed { preferences, .. }
             | Self::Laplace { preferences, .. }
             | Self::Particles { preferences, .. } => Some(preferences),
-            Self::Seen { .. } => None,
+            Self::Ensemble(_) | Self::Seen { .. } => None,
         }
     }
 }

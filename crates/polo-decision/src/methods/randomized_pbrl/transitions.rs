@@ -5,7 +5,7 @@ use rand_chacha::rand_core::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::gaussian::Gaussian;
+use super::{ensembles::TransitionEnsemble, gaussian::Gaussian};
 use crate::{
     draw::dirichlet_with,
     linear::dot,
@@ -21,6 +21,17 @@ pub enum DefaultValue {
     Optimistic,
     /// Nothing.
     Zero,
+}
+
+/// How `pbts` holds the posterior of transitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransitionPosterior {
+    /// A Dirichlet distribution for every step and pair.
+    #[default]
+    Dirichlet,
+    /// Small networks, each fitted on transitions of its own weights.
+    Ensemble,
 }
 
 /// How PR-LSVI turns ridge regressions of the next values into ω.
@@ -52,6 +63,8 @@ pub enum Transitions {
     },
     /// Dirichlet posteriors: concentrations, `[H][S · A · S]`.
     Dirichlet(Vec<Vec<f64>>),
+    /// Networks.
+    Ensemble(TransitionEnsemble),
 }
 
 impl Transitions {
@@ -69,8 +82,11 @@ impl Transitions {
         Self::Dirichlet(vec![vec![concentration; process.pairs() * process.states]; process.horizon])
     }
 
-    /// Learns from an episode.
-    pub fn learn(&mut self, process: &Tabular, episode: &Episode) {
+    /// Learns from an episode. Weights of an ensemble come from the generator.
+    pub fn learn(&mut self, process: &Tabular, episode: &Episode, rng: &mut impl Rng) {
+        if let Self::Ensemble(ensemble) = self {
+            ensemble.learn(process, episode, rng);
+        }
         for (h, (pair, next)) in episode.iter().enumerate() {
             match self {
                 Self::Linear { covariances, sums } => {
@@ -79,24 +95,28 @@ impl Transitions {
                     sums[h][*next].iter_mut().zip(features).for_each(|(sum, x)| *sum += x);
                 }
                 Self::Dirichlet(counts) => counts[h][pair * process.states + next] += 1.0,
+                Self::Ensemble(_) => {}
             }
         }
     }
 
-    /// The greedy policy for rewards θ, `[H · d]`, under a draw of the transitions.
+    /// The greedy policy for rewards `[H][S · A]` under a draw of the transitions.
     ///
     /// # Errors
     /// A covariance that rounding has ruined.
     pub fn plan(
         &mut self,
         process: &Tabular,
-        theta: &[f64],
+        rewards: &[Vec<f64>],
         iteration: &Iteration,
         rng: &mut impl Rng,
     ) -> Result<Table> {
+        if let Self::Ensemble(ensemble) = self {
+            return Ok(plan_in(process, rewards, &ensemble.draw(process, rng)));
+        }
         let mut failed = None;
         let table = process.greedy(|h, values| {
-            let rewards = rewards(process, theta, h);
+            let rewards = &rewards[h];
             match self {
                 Self::Linear { covariances, sums } => {
                     let later = iteration.later(process, h, values, &mut covariances[h], &sums[h], rng);
@@ -104,15 +124,16 @@ impl Transitions {
                         Ok(later) => rewards.iter().zip(later).map(|(r, omega)| r + omega).collect(),
                         Err(problem) => {
                             failed = Some(problem);
-                            rewards
+                            rewards.clone()
                         }
                     }
                 }
                 Self::Dirichlet(counts) => {
                     let rows = counts[h].chunks_exact(process.states);
                     let drawn: Vec<f64> = rows.flat_map(|row| dirichlet_with(row, rng)).collect();
-                    process.backup(&rewards, &drawn, values)
+                    process.backup(rewards, &drawn, values)
                 }
+                Self::Ensemble(_) => rewards.clone(),
             }
         });
         failed.map_or(Ok(table), Err)
@@ -122,22 +143,36 @@ impl Transitions {
     ///
     /// # Errors
     /// A covariance that rounding has ruined.
-    pub fn plan_on_means(&self, process: &Tabular, theta: &[f64], iteration: &Iteration) -> Result<Table> {
-        if let Self::Dirichlet(counts) = self {
-            let mean = |row: &[f64]| {
-                let sum: f64 = row.iter().sum();
-                row.iter().map(|count| count / sum).collect::<Vec<f64>>()
-            };
-            return Ok(process.greedy(|h, values| {
-                let means: Vec<f64> = counts[h].chunks_exact(process.states).flat_map(mean).collect();
-                process.backup(&rewards(process, theta, h), &means, values)
-            }));
+    pub fn plan_on_means(
+        &self,
+        process: &Tabular,
+        rewards: &[Vec<f64>],
+        iteration: &Iteration,
+    ) -> Result<Table> {
+        match self {
+            Self::Dirichlet(counts) => {
+                let mean = |row: &[f64]| {
+                    let sum: f64 = row.iter().sum();
+                    row.iter().map(|count| count / sum).collect::<Vec<f64>>()
+                };
+                let means: Vec<f64> =
+                    counts.iter().flat_map(|step| step.chunks_exact(process.states)).flat_map(mean).collect();
+                return Ok(plan_in(process, rewards, &means));
+            }
+            Self::Ensemble(ensemble) => return Ok(plan_in(process, rewards, &ensemble.mean(process))),
+            Self::Linear { .. } => {}
         }
         // Nothing unseen is worth the risk any more.
         let quiet = Iteration { sigma: 0.0, default_value: DefaultValue::Zero, ..*iteration };
         // Draws without noise leave the generator untouched.
-        self.clone().plan(process, theta, &quiet, &mut Seeds::new(0).rng("unused", 0))
+        self.clone().plan(process, rewards, &quiet, &mut Seeds::new(0).rng("unused", 0))
     }
+}
+
+/// The greedy policy in a model, transitions `[H · S · A · S]`.
+fn plan_in(process: &Tabular, rewards: &[Vec<f64>], transitions: &[f64]) -> Table {
+    let step = process.pairs() * process.states;
+    process.greedy(|h, values| process.backup(&rewards[h], &transitions[h * step..(h + 1) * step], values))
 }
 
 /// φ·θ_h of all pairs.
@@ -207,9 +242,9 @@ mod tests {
     fn later(iteration: &Iteration, h: usize, visits: usize, values: &[f64]) -> Vec<f64> {
         let process = Tabular::random(3, 3, 2, 0.5, &Seeds::new(1));
         let mut model = Transitions::linear(&process, 1.0);
-        (0..visits).for_each(|_| model.learn(&process, &vec![(0, 1); 3]));
-        let Transitions::Linear { mut covariances, sums } = model else { unreachable!() };
         let mut rng = Seeds::new(2).rng("noise", 0);
+        (0..visits).for_each(|_| model.learn(&process, &vec![(0, 1); 3], &mut rng));
+        let Transitions::Linear { mut covariances, sums } = model else { unreachable!() };
         iteration.later(&process, h, values, &mut covariances[h], &sums[h], &mut rng).unwrap()
     }
 
@@ -239,7 +274,7 @@ mod tests {
     fn tables_count_what_followed() {
         let process = Tabular::random(2, 3, 2, 0.5, &Seeds::new(1));
         let mut model = Transitions::dirichlet(&process, 0.5);
-        model.learn(&process, &vec![(1, 2), (5, 0)]);
+        model.learn(&process, &vec![(1, 2), (5, 0)], &mut Seeds::new(1).rng("unused", 0));
         let Transitions::Dirichlet(counts) = model else { unreachable!() };
         assert_eq!(counts[0][3..6], [0.5, 0.5, 1.5]);
         assert_eq!(counts[1][15..18], [1.5, 0.5, 0.5]);
