@@ -21,6 +21,7 @@
 //! and rho are per unit of time. The family is linear in theta, so the weights of xi never move with theta.
 
 mod evaluation;
+mod exploratory;
 mod moments;
 mod paths;
 
@@ -31,6 +32,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use evaluation::Evaluation;
+pub use exploratory::Exploratory;
 pub use moments::{Discount, Moments, Path, Trace};
 pub use paths::{Diffusion, Observed, Product, Simulator, value_error};
 
@@ -115,8 +117,9 @@ pub struct MartingaleTd {
     /// Times that `file` is gone through.
     #[schemars(range(min = 1))]
     pub passes: u64,
-    /// Diffusion that is simulated where there is no file: `brownian-square`, `brownian-misspecified`, `call-option` or
-    /// `linear-quadratic`.
+    /// Diffusion that is simulated where there is no file: `brownian-square`, `brownian-misspecified`, `call-option`,
+    /// `linear-quadratic`, and `exploratory-quadratic` or, with an end, `exploratory-quadratic-end`: linear-quadratic control
+    /// by the best policy with an entropy bonus.
     pub diffusion: Diffusion,
     /// Paths to simulate. Default of this program.
     #[schemars(range(min = 1))]
@@ -124,10 +127,12 @@ pub struct MartingaleTd {
     /// Time between two points of a simulated path; with `mesh`, of the finest.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub dt: f64,
-    /// Length of simulated paths. Unset by default: 1, or 10 for `linear-quadratic`, which has no end.
+    /// Length of simulated paths. Unset by default: 1, or 10 for `linear-quadratic` and `exploratory-quadratic`, which have no
+    /// end.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub horizon: Option<f64>,
-    /// rho, per unit of time. Unset by default: 0; of `call-option` 0.05 and of `linear-quadratic` 0.5.
+    /// rho, per unit of time. Unset by default: 0; of `call-option` 0.05, of `linear-quadratic` and `exploratory-quadratic`
+    /// 0.5.
     #[schemars(range(min = 0.0))]
     pub discount_rate: Option<f64>,
     /// Whether a step is discounted by e^(-rho dt), as in discrete time, in place of the paper's first-order term.
@@ -212,7 +217,7 @@ impl Settings for MartingaleTd {
                     "compare it with method.horizon",
                 );
             }
-            if self.diffusion == Diffusion::LinearQuadratic && self.discount_rate == Some(0.0) {
+            if !self.diffusion.ends() && self.discount_rate == Some(0.0) {
                 return wrong(
                     "without end and discount there is no value",
                     "discount_rate",
@@ -272,7 +277,7 @@ impl MartingaleTd {
         }
         let endless = match &source {
             Source::Observed { paths, .. } => paths.iter().any(|path| !path.ends),
-            Source::Simulated(simulator) => simulator.diffusion == Diffusion::LinearQuadratic,
+            Source::Simulated(simulator) => !simulator.diffusion.ends(),
         };
         if endless && self.criterion == Criterion::MartingaleLoss {
             return Err(Problem::usage("the martingale loss needs paths that end with a terminal reward")
@@ -387,6 +392,10 @@ pub const CARD: MethodCard = MethodCard {
         (
             "the naive baseline, MSTDE",
             "method.criterion = \"mean-square\", method.solver = \"exact\", \"offline\"",
+        ),
+        (
+            "linear-quadratic control with an entropy bonus",
+            "method.diffusion = \"exploratory-quadratic\", with an end \"exploratory-quadratic-end\"",
         ),
         ("discrete-time discount", "method.exact_discount = true"),
         ("order in the step size", "method.mesh = 6"),

@@ -68,14 +68,17 @@ fn without_noise_all_criteria_agree_and_converge_in_first_order() {
 fn the_true_value_leaves_no_drift_for_any_test_function() {
     let texts = ["1", "x", "time*x", "x*x", "remaining*x*x*x"];
     let tests = texts.map(|text| Product::read(text, &["x".into()], "tests").unwrap()).to_vec();
-    let simulator = Simulator { tests, ..simulator(Diffusion::BrownianSquare, 0.05, 20) };
     let weights = normals(&Seeds::new(5), 5, "xi", 0);
-    for lambda in [0.0, 0.3] {
+    let brownian = (simulator(Diffusion::BrownianSquare, 0.05, 20), 1.0, 0.0);
+    let control =
+        (simulator(Diffusion::ExploratoryQuadraticEnd, 0.01, 100), Exploratory::new(0.0).constant, 0.3);
+    for (simulator, truth, lambda) in [(brownian.0.clone(), brownian.1, 0.3), brownian, control] {
+        let simulator = Simulator { tests: tests.clone(), ..simulator };
         let drifts: Vec<f64> = (0..4000)
             .map(|number| {
                 let mut moments = Moments::new(5, 2);
                 moments.add_orthogonality(&simulator.path("path", number, &Seeds::new(2)), NONE, lambda);
-                dot(&weights, &moments.residual(&[1.0, 0.0]))
+                dot(&weights, &moments.residual(&[truth, 0.0]))
             })
             .collect();
         let mean = polo_run::stats::mean(&drifts).unwrap();
@@ -177,6 +180,8 @@ fn true_values_are_the_means_of_returns() {
         (Diffusion::BrownianSquare, 0.5, 2),
         (Diffusion::CallOption, 0.5, 2),
         (Diffusion::LinearQuadratic, 0.002, 500),
+        (Diffusion::ExploratoryQuadratic, 0.002, 500),
+        (Diffusion::ExploratoryQuadraticEnd, 0.002, 500),
     ] {
         let simulator = simulator(diffusion, dt, steps);
         let discount = Discount { rate: simulator.rho, exact: false };
@@ -266,6 +271,70 @@ fn an_option_and_a_quadratic_cost_are_valued() {
     };
     let [option, quadratic] = [error(Diffusion::CallOption, 3000), error(Diffusion::LinearQuadratic, 400)];
     assert!(option < 0.02 && quadratic < 0.05, "{option} {quadratic}");
+}
+
+/// Linear-quadratic control with an entropy bonus until T = 1: every solver of every criterion, at the truth (c, 0).
+#[test]
+fn the_best_policy_with_an_entropy_bonus_is_valued_by_all() {
+    let base = MartingaleTd {
+        diffusion: Diffusion::ExploratoryQuadraticEnd,
+        paths: 3000,
+        dt: 0.02,
+        average: true,
+        decay: 0.25,
+        ..MartingaleTd::default()
+    };
+    let check = |settings: MartingaleTd, most: f64| {
+        for rate in [0.0, 0.5] {
+            let settings = MartingaleTd { discount_rate: Some(rate), ..settings.clone() };
+            let truth = [Exploratory::new(rate).constant, 0.0];
+            let found = run(&settings, 1);
+            near(found.theta(), &truth, most);
+        }
+    };
+    let loss = MartingaleTd { criterion: Criterion::MartingaleLoss, ..base.clone() };
+    check(loss.clone(), 0.1);
+    check(MartingaleTd { solver: Solver::Offline, learning_rate: 2.0, ..loss }, 0.2);
+    for lambda in [0.0, 0.1, 1.0] {
+        check(MartingaleTd { lambda, ..base.clone() }, 0.1);
+        for solver in [Solver::Offline, Solver::Online] {
+            check(MartingaleTd { solver, lambda, learning_rate: 1.0, ..base.clone() }, 0.2);
+        }
+    }
+    for metric in [Metric::Gram, Metric::Identity] {
+        let two = Solver::TwoTimescale;
+        let settings =
+            MartingaleTd { solver: two, metric, learning_rate: 1.0, auxiliary_rate: 1.0, ..base.clone() };
+        check(settings, 0.2);
+    }
+    // The naive criterion takes the noise for error, here too.
+    let naive = run(&MartingaleTd { criterion: Criterion::MeanSquare, ..base }, 1);
+    assert!(naive.theta()[1].abs() > 0.3, "{:?}", naive.theta());
+}
+
+#[test]
+fn without_end_the_entropy_bonus_is_valued_from_one_path() {
+    let base = MartingaleTd {
+        diffusion: Diffusion::ExploratoryQuadratic,
+        paths: 1,
+        horizon: Some(4000.0),
+        ..MartingaleTd::default()
+    };
+    let Exploratory { curvature, constant, .. } = Exploratory::new(0.5);
+    let truth = [0.5 * curvature, constant / 0.5];
+    let within = |settings: MartingaleTd, most: f64| {
+        for seed in 0..3 {
+            let found = run(&settings, seed);
+            for (found, truth) in found.theta().iter().zip(truth) {
+                assert!((found / truth - 1.0).abs() < most, "{:?} {found} {truth}", settings.solver);
+            }
+        }
+    };
+    within(base.clone(), 0.05);
+    within(
+        MartingaleTd { solver: Solver::Online, learning_rate: 0.005, decay: 0.0, average: true, ..base },
+        0.1,
+    );
 }
 
 #[test]
@@ -474,6 +543,7 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
         with(Solver::Online),
         with(Solver::TwoTimescale),
         MartingaleTd { mesh: 3, ..base.clone() },
+        MartingaleTd { diffusion: Diffusion::ExploratoryQuadraticEnd, ..with(Solver::Online) },
         MartingaleTd { criterion: Criterion::MartingaleLoss, ..base.clone() },
         observed,
     ];

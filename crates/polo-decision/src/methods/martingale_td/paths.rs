@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::moments::Path;
+use super::{
+    exploratory::{Exploratory, discounted_time},
+    moments::Path,
+};
 use crate::{draw, linear::dot, logged::Table};
 
 /// A diffusion under a policy that is to be evaluated.
@@ -26,6 +29,12 @@ pub enum Diffusion {
     CallOption,
     /// dX = -X dt + dW with the reward -x^2 per unit of time, without end; J = theta_1 x^2 + theta_2.
     LinearQuadratic,
+    /// Linear-quadratic control by the best policy with an entropy bonus, a normal distribution of actions, without end:
+    /// dX = (u - X) dt + u dW with the reward -(x^2 + u^2 / 2) - ln pi(u|x) per unit of time; J = theta_1 x^2 + theta_2.
+    ExploratoryQuadratic,
+    /// The same until T, where the terminal reward is what makes that policy the best at all times;
+    /// J = J_0 + theta_1 w + theta_2 w x^2 with w = (1 - e^(-rho (T-t))) / rho, which is T - t at rho = 0.
+    ExploratoryQuadraticEnd,
 }
 
 const VOLATILITY: f64 = 0.2;
@@ -34,9 +43,9 @@ impl Diffusion {
     /// rho unless given.
     pub fn usual_rate(self) -> f64 {
         match self {
-            Self::BrownianSquare | Self::BrownianMisspecified => 0.0,
+            Self::BrownianSquare | Self::BrownianMisspecified | Self::ExploratoryQuadraticEnd => 0.0,
             Self::CallOption => 0.05,
-            Self::LinearQuadratic => 0.5,
+            Self::LinearQuadratic | Self::ExploratoryQuadratic => 0.5,
         }
     }
 
@@ -45,8 +54,9 @@ impl Diffusion {
         if self.ends() { 1.0 } else { 10.0 }
     }
 
-    fn ends(self) -> bool {
-        self != Self::LinearQuadratic
+    /// Whether there is a terminal reward.
+    pub fn ends(self) -> bool {
+        !matches!(self, Self::LinearQuadratic | Self::ExploratoryQuadratic)
     }
 
     /// Names of the features.
@@ -55,12 +65,13 @@ impl Diffusion {
             Self::BrownianSquare => &["(T-t)", "(T-t)x^2"],
             Self::BrownianMisspecified => &["(T-t)^2"],
             Self::CallOption => &["(T-t)^0.5 g", "|x-1| g", "(T-t) g", "(T-t)/(1+e^-10(x-1))"],
-            Self::LinearQuadratic => &["x^2", "1"],
+            Self::LinearQuadratic | Self::ExploratoryQuadratic => &["x^2", "1"],
+            Self::ExploratoryQuadraticEnd => &["w", "w x^2"],
         };
         names.iter().map(|name| (*name).to_string()).collect()
     }
 
-    fn add_features(self, left: f64, x: f64, to: &mut Vec<f64>) {
+    fn add_features(self, left: f64, x: f64, rho: f64, to: &mut Vec<f64>) {
         match self {
             Self::BrownianSquare => to.extend([left, left * x * x]),
             Self::BrownianMisspecified => to.extend([left * left]),
@@ -70,21 +81,22 @@ impl Diffusion {
                 let bell = (-8.0 * m * m / left.max(f64::MIN_POSITIVE)).exp();
                 to.extend([left.sqrt() * bell, m.abs() * bell, left * bell, left / (1.0 + (-10.0 * m).exp())])
             }
-            Self::LinearQuadratic => to.extend([x * x, 1.0]),
+            Self::LinearQuadratic | Self::ExploratoryQuadratic => to.extend([x * x, 1.0]),
+            Self::ExploratoryQuadraticEnd => {
+                let time = discounted_time(rho, left);
+                to.extend([time, time * x * x]);
+            }
         }
     }
 
     /// J_0, which meets the terminal reward.
-    fn base(self, x: f64) -> f64 {
+    fn base(self, x: f64, rho: f64) -> f64 {
         match self {
             Self::BrownianSquare | Self::BrownianMisspecified => x * x,
             Self::CallOption => (x - 1.0).max(0.0),
-            Self::LinearQuadratic => 0.0,
+            Self::LinearQuadratic | Self::ExploratoryQuadratic => 0.0,
+            Self::ExploratoryQuadraticEnd => Exploratory::new(rho).base(x),
         }
-    }
-
-    fn reward(self, x: f64) -> f64 {
-        if self == Self::LinearQuadratic { -x * x } else { 0.0 }
     }
 
     /// The true value with time `left` at x.
@@ -98,32 +110,47 @@ impl Diffusion {
                 let normal = Normal::standard();
                 x * normal.cdf(d) - (-rho * left).exp() * normal.cdf(d - spread)
             }
-            Self::CallOption => self.base(x),
+            Self::CallOption => self.base(x, rho),
             Self::LinearQuadratic => {
                 let p = 1.0 / (rho + 2.0);
                 -p * (x * x + 1.0 / rho)
             }
+            Self::ExploratoryQuadratic => {
+                let best = Exploratory::new(rho);
+                best.base(x) + best.constant / rho
+            }
+            Self::ExploratoryQuadraticEnd => {
+                let best = Exploratory::new(rho);
+                best.base(x) + best.constant * discounted_time(rho, left)
+            }
         }
     }
 
-    fn start(self, rng: &mut impl Rng) -> f64 {
+    fn start(self, rho: f64, rng: &mut impl Rng) -> f64 {
         match self {
             Self::BrownianSquare | Self::BrownianMisspecified => 0.0,
             Self::CallOption => 1.0,
             // Its stationary law.
             Self::LinearQuadratic => 0.5_f64.sqrt() * draw::normal(rng),
+            Self::ExploratoryQuadratic | Self::ExploratoryQuadraticEnd => Exploratory::new(rho).start(rng),
         }
     }
 
-    /// The next state after dt, by the exact law, which has no error of its own in dt.
-    fn step(self, x: f64, dt: f64, rho: f64, rng: &mut impl Rng) -> f64 {
+    /// The reward per unit of time at x, and the next state after dt, by the exact law, which has no error of its own in dt.
+    fn step(self, x: f64, dt: f64, rho: f64, rng: &mut impl Rng) -> (f64, f64) {
+        if matches!(self, Self::ExploratoryQuadratic | Self::ExploratoryQuadraticEnd) {
+            return Exploratory::new(rho).step(x, dt, rng);
+        }
         let noise = draw::normal(rng);
         match self {
-            Self::BrownianSquare | Self::BrownianMisspecified => x + dt.sqrt() * noise,
             Self::CallOption => {
-                x * ((rho - 0.5 * VOLATILITY * VOLATILITY) * dt + VOLATILITY * dt.sqrt() * noise).exp()
+                let growth = (rho - 0.5 * VOLATILITY * VOLATILITY) * dt + VOLATILITY * dt.sqrt() * noise;
+                (0.0, x * growth.exp())
             }
-            Self::LinearQuadratic => (-dt).exp() * x + (0.5 * (1.0 - (-2.0 * dt).exp())).sqrt() * noise,
+            Self::LinearQuadratic => {
+                (-x * x, (-dt).exp() * x + (0.5 * (1.0 - (-2.0 * dt).exp())).sqrt() * noise)
+            }
+            _ => (0.0, x + dt.sqrt() * noise),
         }
     }
 }
@@ -160,20 +187,19 @@ impl Simulator {
         let (kind, mut rng) = (self.diffusion, seeds.rng(stream, counter));
         let horizon = self.steps as f64 * self.dt;
         let mut path = Path { ends: kind.ends(), ..Path::default() };
-        let mut x = kind.start(&mut rng);
+        let mut x = kind.start(self.rho, &mut rng);
         for i in 0..=self.steps {
             let time = i as f64 * self.dt;
             let last = i == self.steps;
             let left = if last { 0.0 } else { horizon - time };
             path.times.push(time);
-            path.rewards.push(kind.reward(x));
-            path.base.push(kind.base(x));
+            path.base.push(kind.base(x, self.rho));
             if with_truth {
                 path.truth.push(kind.value(left, x, self.rho));
             }
             let before = path.features.len();
             if self.features.is_empty() {
-                kind.add_features(left, x, &mut path.features);
+                kind.add_features(left, x, self.rho, &mut path.features);
             } else {
                 path.features.extend(evaluate(&self.features, &[time, left, x]));
             }
@@ -182,9 +208,9 @@ impl Simulator {
                 path.features[before..].fill(0.0);
             }
             path.tests.extend(evaluate(&self.tests, &[time, left, x]));
-            if !last {
-                x = kind.step(x, self.dt, self.rho, &mut rng);
-            }
+            let (reward, next) = kind.step(x, self.dt, self.rho, &mut rng);
+            path.rewards.push(reward);
+            x = next;
         }
         path
     }
