@@ -159,35 +159,42 @@ pub fn evaluate(
         false => None,
     };
     let evaluated = policy.rows(log, predictions.as_deref());
-    let rows = evaluated.with(log);
-    let weights = rows.weights();
-    let line = |estimator: Estimator, name: String, rows: &Rows| {
-        let estimate = bootstrap(&estimator.terms(rows), plan.resamples, seeds);
-        let changed = match estimator {
-            // Where the policy agrees, a row counts once.
-            Estimator::Replay => Some(rows.target.to_vec()),
-            _ => estimator.weighting().map(|weighting| weighting.apply(&weights)),
-        };
-        Line {
-            estimator: name,
-            value: estimate.mean,
-            interval: estimate.interval,
-            weights: changed.map(|weights| WeightSummary::of(&weights)),
-        }
-    };
-    let best = |&estimator: &Estimator| match estimator.lambda() {
-        Some(_) => tune(estimator, &lambdas(estimator, &weights), plan.tuning, &rows, DELTA),
-        None => estimator,
-    };
-    let estimators = plan.estimators.iter().copied().chain(plan.tuned.iter().map(best));
-    let mut lines: Vec<Line> = estimators.map(|one| line(one, one.to_string(), &rows)).collect();
+    let mut found = of_rows(&evaluated.with(log), plan, seeds);
     if plan.mrdr {
         let predictions = fit(Fitting { row_weights: RowWeights::Mrdr, ..plan.fitting })?;
         let evaluated = policy.rows(log, Some(&predictions));
-        lines.push(line(Estimator::Dr(f64::INFINITY), "MRDR".into(), &evaluated.with(log)));
+        let (estimator, rows) = (Estimator::Dr(f64::INFINITY), evaluated.with(log));
+        found.lines.push(line(estimator, "MRDR".into(), &rows, plan, seeds));
     }
-    let logged = bootstrap(&log.rewards, plan.resamples, seeds);
-    Ok(Evaluation { rows: log.len(), logged: (logged.mean, logged.interval), lines })
+    Ok(found)
+}
+
+/// Evaluates by rows that are known already, one at least: all of a plan but what asks for a fitted model.
+pub fn of_rows(rows: &Rows, plan: &Plan, seeds: &Seeds) -> Evaluation {
+    let weights = rows.weights();
+    let best = |&estimator: &Estimator| match estimator.lambda() {
+        Some(_) => tune(estimator, &lambdas(estimator, &weights), plan.tuning, rows, DELTA),
+        None => estimator,
+    };
+    let estimators = plan.estimators.iter().copied().chain(plan.tuned.iter().map(best));
+    let lines = estimators.map(|one| line(one, one.to_string(), rows, plan, seeds)).collect();
+    let logged = bootstrap(rows.rewards, plan.resamples, seeds);
+    Evaluation { rows: rows.rewards.len(), logged: (logged.mean, logged.interval), lines }
+}
+
+fn line(estimator: Estimator, name: String, rows: &Rows, plan: &Plan, seeds: &Seeds) -> Line {
+    let estimate = bootstrap(&estimator.terms(rows), plan.resamples, seeds);
+    let changed = match estimator {
+        // Where the policy agrees, a row counts once.
+        Estimator::Replay => Some(rows.target.to_vec()),
+        _ => estimator.weighting().map(|weighting| weighting.apply(&rows.weights())),
+    };
+    Line {
+        estimator: name,
+        value: estimate.mean,
+        interval: estimate.interval,
+        weights: changed.map(|weights| WeightSummary::of(&weights)),
+    }
 }
 
 const HEADERS: [&str; 6] =

@@ -30,6 +30,7 @@ use crate::{
     train::{FREE, load_state, make_folder, save_state},
 };
 
+pub mod applied;
 pub mod columns;
 pub mod saved;
 pub mod settings;
@@ -106,6 +107,19 @@ struct Written<'a> {
     probabilities: &'a [f64],
 }
 
+impl Written<'_> {
+    fn line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+/// An action drawn from the probabilities, the `number`th with these seeds.
+fn drawn(seeds: &Seeds, decision: &Decision, number: u64, probabilities: &[f64]) -> usize {
+    draw::categorical(probabilities, &mut seeds.child("actions").rng(&decision.event, number))
+}
+
 impl<E: ExplorerSettings> Stream<E> {
     /// `out` is the run folder; without one no decisions are written.
     fn new(settings: &StreamSettings<E>, out: Option<&Path>) -> Result<Self> {
@@ -136,18 +150,12 @@ impl<E: ExplorerSettings> Stream<E> {
         })
     }
 
-    /// An action drawn from the probabilities.
-    fn drawn(&self, decision: &Decision, probabilities: &[f64]) -> usize {
-        let mut rng = self.seeds.child("actions").rng(&decision.event, self.state.decisions);
-        draw::categorical(probabilities, &mut rng)
-    }
-
     /// A decision of a log.
     fn take(&mut self, decision: Decision) -> Result<()> {
         let wanted = decision.outcome.is_some() || self.output.is_some();
         let probabilities = if wanted { self.probabilities(&decision) } else { Vec::new() };
         if self.output.is_some() {
-            let action = self.drawn(&decision, &probabilities);
+            let action = drawn(&self.seeds, &decision, self.state.decisions, &probabilities);
             self.write(&decision, action, &probabilities)?;
         }
         self.end(decision, &probabilities)
@@ -159,7 +167,7 @@ impl<E: ExplorerSettings> Stream<E> {
         let Source::World(world, _) = &mut self.source else { return Ok(()) };
         let mut asked = world.ask(number, &self.seeds)?;
         let probabilities = self.probabilities(&asked.decision);
-        let action = self.drawn(&asked.decision, &probabilities);
+        let action = drawn(&self.seeds, &asked.decision, number, &probabilities);
         let Source::World(world, _) = &self.source else { return Ok(()) };
         let outcome = world.answer(number, &asked, action, probabilities[action], &self.seeds);
         asked.decision.outcome = Some(outcome);
@@ -176,10 +184,7 @@ impl<E: ExplorerSettings> Stream<E> {
         let Some((path, file)) = &mut self.output else { return Ok(()) };
         let written = self.state.written;
         let probability = probabilities[action];
-        let mut line =
-            serde_json::to_vec(&Written { event: &decision.event, action, probability, probabilities })
-                .unwrap_or_default();
-        line.push(b'\n');
+        let line = Written { event: &decision.event, action, probability, probabilities }.line();
         let open = |path: &Path| {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
             file.set_len(written)?;

@@ -36,6 +36,9 @@ fn schemes_of_exploration_learn_from_a_log() {
         ("softmax", sharp),
         ("explore-first", short),
         ("bag", ""),
+        ("cover", "--set method.epsilon=0.05 --set method.psi=0.1"),
+        ("regcb", "--set method.least_cost=-1 --set method.most_cost=0 --set method.mellowness=0.01"),
+        ("rnd", "--set method.inverse_lambda=0.01"),
     ] {
         let line = format!("train {method} --data log.dsjson --out {method} {CROSSED} {settings}");
         assert_eq!(done(folder, &line), format!("{method}/final\n"));
@@ -51,6 +54,13 @@ fn schemes_of_exploration_learn_from_a_log() {
     }
     let said = done(folder, "plan squarecb --data log.dsjson");
     assert!(said.contains("3,000"), "{said}");
+    // They would wait for ever for what comes of the action that this log never took.
+    for method in ["linucb", "thompson"] {
+        done(folder, &format!("train {method} --out {method} {CROSSED} --set simulated.decisions=1000"));
+        let table = fs::read_to_string(folder.join(method).join("metrics.jsonl")).unwrap();
+        let last: serde_json::Value = serde_json::from_str(table.trim().lines().last().unwrap()).unwrap();
+        assert!(last["losses/average"].as_f64().unwrap() < -0.6, "{last}");
+    }
 }
 
 #[test]
@@ -59,6 +69,98 @@ fn a_killed_stream_goes_on_exactly() {
     log(folder.path(), 60_000);
     let line = format!("train squarecb --data log.dsjson {CROSSED} --set training.checkpoint_every=2000");
     goes_on_as_if_never_killed(folder.path(), "stream", &line);
+}
+
+#[test]
+fn a_killed_stream_with_late_outcomes_writes_the_same_decisions() {
+    let folder = TempDir::new().unwrap();
+    let line = "train squarecb --set simulated.decisions=20000 --set feedback.delay=500 --set feedback.batch=100 \
+                --set output.decisions=true --set training.checkpoint_every=2000 --set oracle.interactions=[\"UA\"]";
+    goes_on_as_if_never_killed(folder.path(), "late", line);
+    let [whole, part] = ["late-whole", "late-part"]
+        .map(|run| fs::read_to_string(folder.path().join(run).join("decisions.jsonl")).unwrap());
+    assert_eq!(whole, part);
+    assert_eq!(whole.lines().count(), 20_000);
+}
+
+/// A file of the shape of the Open Bandit Dataset's: item 2 earns, the others do not.
+#[test]
+fn rows_of_a_shop_are_learnt_from_as_they_are() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let mut rows = String::from(
+        ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0,user-item_affinity_1\n",
+    );
+    for row in 0..3000 {
+        let item = row % 3;
+        let user = if row % 7 < 3 { "cef3" } else { "81ce" };
+        let (position, click) = (1 + row % 2, i32::from(item == 2 && row % 5 > 0));
+        rows += &format!(
+            "{row},2019-11-24 00:00:01+00:00,{item},{position},{click},0.3333,{user},0.0,{}\n",
+            row % 3
+        );
+    }
+    fs::write(folder.join("men.csv"), rows).unwrap();
+    assert_eq!(done(folder, "train squarecb --data men.csv --out shop"), "shop/final\n");
+    let said = done(folder, "evaluate --log men.csv --policy shop/final --decisions shop.jsonl --json");
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let lines = found["lines"].as_array().unwrap();
+    let names: Vec<_> = lines.iter().map(|line| line["estimator"].as_str().unwrap()).collect();
+    assert!(["IPS", "SNIPS", "DM", "DR", "SNDR"].iter().all(|name| names.contains(name)), "{names:?}");
+    for line in lines.iter().take(5) {
+        assert!((line["value"].as_f64().unwrap() - 0.8).abs() < 0.1, "{line}");
+    }
+    let decisions = fs::read_to_string(folder.join("shop.jsonl")).unwrap();
+    assert_eq!(decisions.lines().count(), 3000);
+    let first: serde_json::Value = serde_json::from_str(decisions.lines().next().unwrap()).unwrap();
+    assert_eq!(first["probabilities"].as_array().unwrap().len(), 3);
+    assert!(done(folder, "evaluate --log men.csv --policy uniform").contains("SNIPS"));
+    // A model file that is torn is refused.
+    let model = folder.join("shop/final/model.bin");
+    let bytes = fs::read(&model).unwrap();
+    fs::write(&model, &bytes[..bytes.len() / 2]).unwrap();
+    refused(folder, "evaluate --log men.csv --policy shop/final", "torn", "train anew");
+}
+
+#[test]
+fn text_is_read_and_a_policy_is_applied_to_it() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let mut text = String::new();
+    for at in 0..600 {
+        // Not as many of each: no single split of a tree could begin to tell them apart.
+        let (west, taken) = (usize::from(at % 3 == 0), (at / 3) % 2);
+        let segment = ["east", "west"][west];
+        let cost = if west == taken { -1 } else { 0 };
+        text += &format!("shared 'e{at} |User {segment}\n");
+        for action in 0..2 {
+            let label = if action == taken { format!("{action}:{cost}:0.5 ") } else { String::new() };
+            text += &format!("{label}|Action a{action}\n");
+        }
+        text += "\n";
+    }
+    fs::write(folder.join("log.vw"), &text).unwrap();
+    for kind in ["linear", "ridge", "trees", "network"] {
+        let settings = match kind {
+            "network" => "--set oracle.network.learning_rate=0.02",
+            "trees" => "",
+            _ => CROSSED,
+        };
+        done(
+            folder,
+            &format!("train squarecb --data log.vw --out {kind} --set oracle.kind={kind} {settings}"),
+        );
+        let said = done(folder, &format!("evaluate --log log.vw --policy {kind}/final --json"));
+        let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let value = found["lines"][0]["value"].as_f64().unwrap();
+        assert!(value > 0.8, "{kind}: {said}");
+    }
+    fs::write(folder.join("bad.vw"), text.replace("e17 |User", "e17 |User x:y")).unwrap();
+    refused(folder, "train squarecb --data bad.vw --out bad", "bad.vw:69:", "on_bad_line=skip");
+    refused(folder, "evaluate --log log.vw --policy folder.csv", "none that a run left behind", "uniform");
+    refused(folder, "train linucb --data log.vw --set oracle.kind=linear", "oracle.kind", "ridge");
+    refused(folder, "train cover --data log.vw --set oracle.costs=sm", "oracle.costs", "mtr");
+    refused(folder, "train squarecb --data log.vw --set simulated.decisions=5", "both given", "--data");
 }
 
 #[test]

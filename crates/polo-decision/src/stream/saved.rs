@@ -42,7 +42,8 @@ pub struct Learned {
     pub saved: SavedPolicy,
     explorer: Box<dyn Explorer>,
     oracle: Box<dyn Oracle>,
-    seeds: Seeds,
+    /// Where its draws come from.
+    pub seeds: Seeds,
 }
 
 impl Learned {

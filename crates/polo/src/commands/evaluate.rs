@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::ArgPredicate;
 use polo_control::policy::Policy;
 use polo_decision::{
-    evaluation,
+    evaluation::{self, Evaluation},
     logged::{Log, Policy as Decisions},
+    stream::{applied::Decider, saved::Learned},
 };
 use polo_lm::{
     check::{RowKind, check},
@@ -25,6 +26,7 @@ use polo_preference::{
 use polo_run::{
     Problem, Result as Tried,
     config::{self, Layers},
+    human,
     seed::Seeds,
     stats::{Estimate, t_interval, wilson},
 };
@@ -57,13 +59,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "episodes", conflicts_with = "data")]
     film: Option<PathBuf>,
     /// Logged decisions: say what --policy would have earned, by every off-policy estimator. A CSV file with the columns
-    /// `action`, `reward`, `propensity`, perhaps `position`, and numbers of the context; or one of the Open Bandit Dataset.
+    /// `action`, `reward`, `propensity`, perhaps `position`, and numbers of the context; or one of the Open Bandit Dataset;
+    /// or, for `uniform` and policies that a run left behind, what `train` reads: dsjson, text (.vw) and CSV.
     #[arg(long, value_name = "FILE", requires = "policy", conflicts_with_all = ["data", "episodes"])]
     log: Option<PathBuf>,
     /// The policy that is to be evaluated on --log: `uniform`, or a CSV file with the columns `action`, `probability` and
-    /// perhaps `position`, or with `p0`, `p1`, ... for each row of the log, or another log of the Open Bandit Dataset.
+    /// perhaps `position`, or with `p0`, `p1`, ... for each row of the log, or another log of the Open Bandit Dataset; or
+    /// the folder `final` that a scheme of exploration (squarecb, bag, ...) left behind.
     #[arg(long, value_name = "POLICY", requires = "log")]
     policy: Option<PathBuf>,
+    /// With --log, and a policy that a run left behind: write what it would do, its probabilities and an action drawn from
+    /// them, a JSON object to a decision.
+    #[arg(long, value_name = "FILE", requires = "log")]
+    decisions: Option<PathBuf>,
     /// With --log: write a page with the table and a chart of all estimates.
     #[arg(long, value_name = "FILE", requires = "log")]
     report: Option<PathBuf>,
@@ -88,13 +96,7 @@ pub struct Args {
 /// Unusable models, data or judge.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
     if let (Some(log), Some(policy)) = (&args.log, &args.policy) {
-        let log = Log::read(log)?;
-        let policy = match policy.as_os_str() == "uniform" {
-            true => Decisions::uniform(&log),
-            false => Decisions::read(policy, &log)?,
-        };
-        let seeds = Seeds::new(args.drawing.seed);
-        let found = evaluation::evaluate(&log, &policy, &[], &evaluation::Plan::new(&log), &seeds)?;
+        let Some(found) = on_log(args, log, policy, output)? else { return Ok(()) };
         if let Some(page) = &args.report {
             found.report().write(page)?;
             output.remark(&format!("written to {}", page.display()));
@@ -122,6 +124,45 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
             .into());
     }
     print(args, &found, output)
+}
+
+/// The value of a policy on logged decisions; none if no decision has an outcome and decisions were all that was asked for.
+fn on_log(args: &Args, log: &Path, policy: &Path, output: &mut Output<'_>) -> Tried<Option<Evaluation>> {
+    let seeds = Seeds::new(args.drawing.seed);
+    let uniform = policy.as_os_str() == "uniform";
+    let name = log.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let rows = name.strip_suffix(".gz").unwrap_or(&name).ends_with(".csv");
+    let decider = match (Learned::is_in(policy), uniform) {
+        (true, _) => Decider::Learned(Box::new(Learned::load(policy)?)),
+        (_, true) if !rows || args.decisions.is_some() => Decider::Uniform,
+        _ if args.decisions.is_some() || !rows => {
+            return Err(Problem::usage("this policy is none that a run left behind").place("--policy").hint(
+                "the folder `final` of a run of squarecb or another scheme of exploration, or `uniform`",
+            ));
+        }
+        _ => {
+            let log = Log::read(log)?;
+            let policy = if uniform { Decisions::uniform(&log) } else { Decisions::read(policy, &log)? };
+            return evaluation::evaluate(&log, &policy, &[], &evaluation::Plan::new(&log), &seeds).map(Some);
+        }
+    };
+    let applied = decider.apply(log, args.decisions.as_deref(), &seeds)?;
+    match (&args.decisions, &applied.evaluation) {
+        (Some(path), _) => {
+            output.remark(&format!(
+                "{} decisions written to {}",
+                human::count(applied.decisions),
+                path.display()
+            ));
+        }
+        (None, None) => {
+            return Err(
+                Problem::input("no decision of the log has an outcome").place(log.display().to_string())
+            );
+        }
+        (None, Some(_)) => {}
+    }
+    Ok(applied.evaluation)
 }
 
 /// Returns and lengths of a policy's episodes.
