@@ -164,11 +164,12 @@ impl<E: ExplorerSettings> Stream<E> {
     /// The next decision of the simulated world.
     fn live(&mut self) -> Result<()> {
         let number = self.state.decisions;
-        let Source::World(world, _) = &mut self.source else { return Ok(()) };
+        let no_world = || Problem::usage("a log cannot answer to decisions").place("simulated.decisions");
+        let Source::World(world, _) = &mut self.source else { return Err(no_world()) };
         let mut asked = world.ask(number, &self.seeds)?;
         let probabilities = self.probabilities(&asked.decision);
         let action = drawn(&self.seeds, &asked.decision, number, &probabilities);
-        let Source::World(world, _) = &self.source else { return Ok(()) };
+        let Source::World(world, _) = &self.source else { return Err(no_world()) };
         let outcome = world.answer(number, &asked, action, probabilities[action], &self.seeds);
         asked.decision.outcome = Some(outcome);
         let best = asked.costs.iter().copied().fold(f64::INFINITY, f64::min);
@@ -446,6 +447,21 @@ pub fn train<E: ExplorerSettings>(
     process::run(loaded, labels, settings.training.cadence(), out, resume, || {
         Stream::new(settings, Some(out))
     })
+}
+
+/// The mean regret per decision of a simulated stream, after each of these numbers of decisions, in rising order.
+///
+/// # Errors
+/// As the beginning of [`train`]; a log instead of a simulated stream.
+pub fn regrets<E: ExplorerSettings>(settings: &StreamSettings<E>, after: &[u64]) -> Result<Vec<f64>> {
+    let mut stream = Stream::new(settings, None)?;
+    let mut at = |decisions: u64| {
+        while stream.state.decisions < decisions {
+            stream.live()?;
+        }
+        Ok(stream.state.regret / decisions as f64)
+    };
+    after.iter().map(|decisions| at(*decisions)).collect()
 }
 
 /// What a run would do, as (what, how much) lines.

@@ -192,7 +192,7 @@ const fn control<M: control_settings::MethodSettings>(card: &'static MethodCard)
 }
 
 /// A scheme of exploration that learns from a log of decisions.
-const fn decisions<E: stream::ExplorerSettings>(card: &'static MethodCard) -> Method {
+const fn decisions<E: decision_claims::streams::Tried>(card: &'static MethodCard) -> Method {
     Method {
         card,
         keys: config::keys::<stream::StreamSettings<E>>,
@@ -203,7 +203,7 @@ const fn decisions<E: stream::ExplorerSettings>(card: &'static MethodCard) -> Me
             let outcome = stream::train(&config::load::<stream::StreamSettings<E>>(layers)?, out, resume)?;
             Ok(Outcome { trained: outcome.left, metrics: outcome.metrics })
         },
-        reproduce: None,
+        reproduce: Some(decision_claims::streams::reproduce::<E>),
     }
 }
 
@@ -230,6 +230,9 @@ fn reproduce_srpo(folder: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&s
     let budget = if quick { claims::srpo::Budget::quick() } else { claims::srpo::Budget::full() };
     claims::srpo::reproduce(folder, seeds, &budget, quick, say)
 }
+
+/// Experiments that are about no single method.
+pub const STUDIES: &[(&str, Reproduce)] = &[("off-policy-evaluation", decision_claims::ope::reproduce)];
 
 /// The cards of all methods.
 pub fn cards() -> Vec<MethodCard> {

@@ -99,7 +99,7 @@ fn a_method_is_a_file_and_a_claim_is_about_a_method() {
     slugs.sort();
     assert_eq!(methods, slugs);
     // Benches and tables that several claims share.
-    let shared = ["mod", "tests", "bench", "cipher", "ope", "pendulum", "tabular"];
+    let shared = ["mod", "tests", "bench", "cipher", "ope", "pendulum", "streams", "tabular"];
     let claims = FLOORS[3].iter().map(|family| workspace().join("crates").join(family).join("src/claims"));
     let claims: Vec<String> =
         claims.filter(|folder| folder.exists()).flat_map(|folder| stems(&folder)).collect();

@@ -6,4 +6,5 @@ pub mod martingale_td;
 pub mod ope;
 pub mod r2pvi;
 pub mod randomized_pbrl;
+pub mod streams;
 pub mod weighted_tallying_bandits;

@@ -15,7 +15,7 @@ use crate::{
 /// (report.html) beside what the experiment keeps.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A method of `polo methods`.
+    /// A method of `polo methods`, or `off-policy-evaluation`.
     method: String,
     /// Show in seconds that everything works; decides nothing and writes no claim.
     #[arg(long)]
@@ -36,15 +36,7 @@ pub struct Args {
 /// # Errors
 /// [`polo_run::Kind::Usage`] for a method without one; what the experiment says; files that cannot be written.
 pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
-    let method = registry::find(&args.method)?;
-    let slug = method.card.slug;
-    let Some(reproduce) = method.reproduce else {
-        let with: Vec<_> = registry::METHODS.iter().filter(|method| method.reproduce.is_some()).collect();
-        let names = with.iter().map(|method| method.card.slug).collect::<Vec<_>>().join(", ");
-        return Err(Problem::usage(format!("there is no experiment for the claim of {slug}"))
-            .hint(format!("there is one for: {names}"))
-            .into());
-    };
+    let (slug, reproduce) = experiment(&args.method)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("reproduce-{slug}")));
     let seeds = args.seeds.unwrap_or(if args.quick { 2 } else { claims::MIN_OBSERVATIONS as u64 });
     let result = reproduce(&out, seeds, args.quick, &mut |line| output.remark(line))?;
@@ -57,4 +49,20 @@ pub fn run(args: &Args, output: &mut Output<'_>) -> Result<(), End> {
         output.remark(&format!("written to {}", args.claims.display()));
     }
     output.write(&result.to_text())
+}
+
+/// The experiment of a method, or one that is about no single method.
+fn experiment(name: &str) -> Result<(&'static str, registry::Reproduce), Problem> {
+    if let Some((slug, reproduce)) = registry::STUDIES.iter().find(|(slug, _)| *slug == name) {
+        return Ok((slug, *reproduce));
+    }
+    let method = registry::find(name)?;
+    let slug = method.card.slug;
+    method.reproduce.map(|reproduce| (slug, reproduce)).ok_or_else(|| {
+        let with = registry::METHODS.iter().filter(|method| method.reproduce.is_some());
+        let names = with.map(|method| method.card.slug).chain(registry::STUDIES.iter().map(|study| study.0));
+        let names: Vec<_> = names.collect();
+        Problem::usage(format!("there is no experiment for the claim of {slug}"))
+            .hint(format!("there is one for: {}", names.join(", ")))
+    })
 }
