@@ -3,6 +3,7 @@
     python bench/vowpal_wabbit.py stream FILE.dsjson --decisions 200000 --actions 10
     python bench/vowpal_wabbit.py golden FILE.dsjson GOLDEN.json      golden values of the tests
     python bench/vowpal_wabbit.py speed target/release/polo FILE.dsjson [--runs 5]
+    python bench/vowpal_wabbit.py curves target/release/polo FILE.dsjson    progressive losses of both, by decisions
 
 vowpalwabbit and numpy come from PyPI. The speed is decisions per second of a whole process that reads the file once, learns
 (squared loss, 2^18 weights, User x Action) and explores by SquareCB; runs are interleaved and medians are reported, with
@@ -32,6 +33,18 @@ RUNS = {
     "cover-ips": "-q UA --cover 4 --epsilon 0.1 --cb_type ips",
     "regcb": "-q UA --regcb --mellowness 0.01 --cb_min_cost -1 --cb_max_cost 0",
     "regcbopt": "-q UA --regcb --regcbopt --first_only --mellowness 0.01 --cb_min_cost -1 --cb_max_cost 0",
+}
+
+# Progressive losses are compared where schemes draw random numbers, too: there both can only be near each other.
+CURVES = {
+    "squarecb": ("--squarecb", []),
+    "epsilon-greedy": ("--epsilon 0.05", []),
+    "softmax": ("--softmax --lambda 10", ["method.lambda=10"]),
+    "explore-first": ("--first 1000", ["method.decisions=1000"]),
+    "bag": ("--bag 5", []),
+    "cover": ("--cover 5 --epsilon 0.05", ["method.epsilon=0.05"]),
+    "regcb": ("--regcb --cb_min_cost -1 --cb_max_cost 0", ["method.least_cost=-1", "method.most_cost=0"]),
+    "rnd": ("--rnd 3", []),
 }
 
 VOWPAL = """
@@ -108,6 +121,42 @@ def speed(program, path, runs):
     print(f"\npolo is faster by {other / own:.2f}x")
 
 
+def curves(program, path):
+    """Average losses after 2^k decisions, of polo and of Vowpal Wabbit."""
+    import vowpalwabbit
+    decisions = sum(1 for _ in open(path))
+    places = [2 ** power for power in range(8, 30, 2) if 2 ** power <= decisions]
+    print("| | | " + " | ".join(f"{place:,}" for place in places) + " |")
+    lines = []
+    for method, (options, settings) in CURVES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = [word for setting in settings for word in ("--set", setting)]
+            subprocess.run([program, "train", method, "--data", path, "--out", folder + "/run", "--quiet",
+                            "--set", "oracle.interactions=[\"UA\"]"] + chosen, check=True, stdout=subprocess.DEVNULL)
+            own = progressive(open(folder + "/run/final/progressive.txt").read().splitlines())
+        model = vowpalwabbit.Workspace(f"--cb_explore_adf --dsjson -d {path} -q UA {options}", enable_logging=True)
+        model.finish()
+        other = progressive(model.get_log())
+        for name, found in (("polo", own), ("Vowpal Wabbit", other)):
+            shown = [f"{found[place]:.4f}" for place in places]
+            lines.append([method if name == "polo" else "", name] + shown)
+    print("|" + "---|" * len(lines[0]))
+    for line in lines:
+        print("| " + " | ".join(line) + " |")
+
+
+def progressive(lines):
+    """Average loss by number of decisions."""
+    found = {}
+    for line in lines:
+        words = line.split()
+        try:
+            found[int(words[2])] = float(words[0])
+        except (IndexError, ValueError):
+            pass
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
@@ -124,11 +173,16 @@ def main():
     clock.add_argument("polo")
     clock.add_argument("path")
     clock.add_argument("--runs", type=int, default=5)
+    both = commands.add_parser("curves")
+    both.add_argument("polo")
+    both.add_argument("path")
     arguments = parser.parse_args()
     if arguments.command == "stream":
         stream(arguments.path, arguments.decisions, arguments.actions, arguments.seed, arguments.spare_last)
     elif arguments.command == "golden":
         golden(arguments.path, arguments.out)
+    elif arguments.command == "curves":
+        curves(os.path.abspath(arguments.polo), arguments.path)
     else:
         speed(os.path.abspath(arguments.polo), arguments.path, arguments.runs)
 

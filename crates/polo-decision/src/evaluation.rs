@@ -59,7 +59,7 @@ impl Plan {
                 Estimator::SubGaussianIps(0.0),
                 Estimator::SubGaussianDr(0.0),
             ],
-            tuning: Tuning::Slope,
+            tuning: Tuning::ErrorBound,
             mrdr: true,
             fitting: Fitting { model, row_weights: RowWeights::Equal, folds: log.len().min(3) },
             resamples: 1000,
@@ -278,7 +278,7 @@ mod tests {
         Plan {
             estimators: estimators.to_vec(),
             tuned: Vec::new(),
-            tuning: Tuning::Slope,
+            tuning: Tuning::ErrorBound,
             mrdr: false,
             fitting: Fitting { model: RewardModel::Constant, row_weights: RowWeights::Equal, folds: 1 },
             resamples: 200,

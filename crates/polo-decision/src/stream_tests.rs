@@ -120,7 +120,7 @@ fn bad_lines_stop_the_run_or_are_counted() {
     fs::write(&log, format!("{first}\n\n{{\"a\":[1],\"c\":{{\n{first}")).unwrap();
     let mut settings = settings(SquareCb::default(), &log, crossed());
     let problem = Stream::new(&settings, None).unwrap().go_on().unwrap_err();
-    assert!(problem.to_string().contains("bad.dsjson:3:"), "{problem}");
+    assert!(problem.to_string().contains("bad.dsjson:3:14:"), "{problem}");
     settings.data.on_bad_line = OnBadLine::Skip;
     let mut stream = Stream::new(&settings, None).unwrap();
     stream.go_on().unwrap();

@@ -120,7 +120,7 @@ impl Decider {
         }
         // What asks for a fitted model is not in this plan.
         let fitting = Fitting { model: RewardModel::Constant, row_weights: RowWeights::Equal, folds: 1 };
-        Plan { estimators, tuned, tuning: Tuning::Slope, mrdr: false, fitting, resamples: 1000 }
+        Plan { estimators, tuned, tuning: Tuning::ErrorBound, mrdr: false, fitting, resamples: 1000 }
     }
 }
 

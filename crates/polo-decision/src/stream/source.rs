@@ -197,7 +197,7 @@ fn parse(piece: &Piece, rows: Option<&Rows>, format: Format) -> Result<Line, Fla
         _ if text.trim().is_empty() => Line::Other,
         (Some(rows), _) => rows.parse(text)?,
         (_, Format::Text) => text::parse(text)?,
-        _ => dsjson::parse(text).map_err(|(what, column)| Flaw { what, line: 0, column })?,
+        _ => dsjson::parse(text.trim_end()).map_err(|(what, column)| Flaw { what, line: 0, column })?,
     };
     match &line {
         Line::Decision(decision) => decision.flaw().map_or(Ok(line), |flaw| Err(whole(flaw))),
