@@ -50,7 +50,8 @@ impl Regression {
             let next = loop {
                 let next: Vec<f64> = beta.iter().zip(&step).map(|(b, s)| b - length * s).collect();
                 let found = self.loss(&next);
-                if found <= loss - 1e-4 * length * decrease {
+                // Rounding of the loss must not reject a step that is smaller than it shows.
+                if found <= loss - 1e-4 * length * decrease + 1e-14 * (1.0 + loss.abs()) {
                     loss = found;
                     break Some(next);
                 }
@@ -62,7 +63,8 @@ impl Regression {
             // No step lessens the loss: rounding is all that is left of the slope.
             let Some(next) = next else { break };
             beta = next;
-            if decrease <= 1e-24 * (1.0 + loss.abs()) {
+            // The error of the next step would be the square of this one's: below rounding.
+            if decrease <= 1e-20 * (1.0 + loss.abs()) {
                 break;
             }
         }
@@ -115,7 +117,38 @@ impl Regression {
 
 #[cfg(test)]
 mod tests {
+    use polo_run::seed::Seeds;
+
     use super::*;
+    use crate::synthetic::Synthetic;
+
+    /// A fit whose steps once went to and fro at the size of rounding until there were no more.
+    #[test]
+    fn a_fit_to_the_last_bits_ends() {
+        let (actions, rows, seeds) = (16, 2000, Seeds::new(1));
+        let log = Synthetic::new(actions, 5, &seeds).unwrap().log(1.0, rows, &seeds);
+        let order = seeds.shuffled(rows, "folds", 0);
+        let others: Vec<usize> = order[..rows / 3].iter().chain(&order[2 * rows / 3..]).copied().collect();
+        let input = |row: &usize| {
+            let action = (0..actions).map(|a| f64::from(u8::from(a == log.actions[*row])));
+            log.context(*row).iter().copied().chain(action).chain([1.0]).collect::<Vec<f64>>()
+        };
+        let size = 5 + actions + 1;
+        let mut penalties = vec![1.0; size];
+        penalties[size - 1] = 0.0;
+        let problem = Regression {
+            inputs: others.iter().flat_map(input).collect(),
+            rewards: others.iter().map(|row| log.rewards[*row]).collect(),
+            weights: vec![1.0; others.len()],
+            penalties,
+            centre: vec![0.0; size],
+            logistic: true,
+        };
+        let found = problem.solve(0.0, 100).unwrap();
+        assert_eq!(problem.solve(0.0, 10).unwrap(), found);
+        let (slope, _) = problem.derivatives(&found);
+        assert!(slope.iter().all(|s| s.abs() < 1e-10), "{slope:?}");
+    }
 
     #[test]
     fn a_centred_logistic_fit_is_stationary() {

@@ -40,7 +40,8 @@ pub mod solver;
 pub mod worlds;
 
 use data::Dataset;
-use solver::{Algorithm, Least, Model, Penalty, Policy, Progress, Rule};
+pub use solver::Algorithm;
+use solver::{Least, Model, Penalty, Policy, Progress, Rule};
 use worlds::{Simulated, World};
 
 /// Settings of `polo train r2pvi`.
