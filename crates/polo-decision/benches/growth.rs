@@ -13,7 +13,7 @@ use polo_decision::{
         adversarial_linear_mdp::{AdversarialLinearMdp, Algorithm as Adversarial},
         adyen_bandits::{AdyenBandits, Exploration, Features, Learner},
         martingale_td::MartingaleTd,
-        r2pvi::{Algorithm as Robust, R2pvi},
+        r2pvi::{R2pvi, solver::Algorithm as Robust},
         randomized_pbrl::{Algorithm as Preference, RandomizedPbrl},
         weighted_tallying_bandits::WeightedTallyingBandits,
     },

@@ -40,8 +40,7 @@ pub mod solver;
 pub mod worlds;
 
 use data::Dataset;
-pub use solver::Algorithm;
-use solver::{Least, Model, Penalty, Policy, Progress, Rule};
+use solver::{Algorithm, Least, Model, Penalty, Policy, Progress, Rule};
 use worlds::{Simulated, World};
 
 /// Settings of `polo train r2pvi`.
