@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use polo_run::{Problem, Result, seed::Seeds};
@@ -124,6 +124,6 @@ impl Decider {
     }
 }
 
-fn write(path: &PathBuf, file: &mut BufWriter<File>, line: &Written) -> Result<()> {
+fn write(path: &Path, file: &mut BufWriter<File>, line: &Written) -> Result<()> {
     file.write_all(&line.line()).map_err(|error| Problem::io("write", path, &error))
 }
