@@ -187,12 +187,7 @@ impl Oracle for Forest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::Example;
-
-    fn decision(value: f32) -> Decision {
-        let features = vec![Feature { hash: 3, value }];
-        Decision { actions: vec![Example { spaces: vec![(b'a', features)] }], ..Decision::default() }
-    }
+    use crate::oracle::tests::decision;
 
     fn forest(most_features: usize) -> Forest {
         Forest::new(

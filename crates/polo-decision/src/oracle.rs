@@ -242,11 +242,12 @@ impl Oracle for Linear {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::features::Example;
 
-    fn decision(value: f32) -> Decision {
+    /// A decision with one action of one feature.
+    pub fn decision(value: f32) -> Decision {
         let features = vec![Feature { hash: 3, value }];
         Decision { actions: vec![Example { spaces: vec![(b'a', features)] }], ..Decision::default() }
     }

@@ -117,12 +117,7 @@ impl Oracle for Perceptron {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::Example;
-
-    fn decision(value: f32) -> Decision {
-        let features = vec![Feature { hash: 3, value }];
-        Decision { actions: vec![Example { spaces: vec![(b'a', features)] }], ..Decision::default() }
-    }
+    use crate::oracle::tests::decision;
 
     #[test]
     fn it_learns_what_is_not_linear_and_comes_back() {
