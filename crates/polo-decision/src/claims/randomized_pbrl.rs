@@ -145,6 +145,10 @@ pub fn reproduce(_: &Path, seeds: u64, quick: bool, say: &mut dyn FnMut(&str)) -
             RandomizedPbrl { posterior: Posterior::Particles, ..pbts.clone() },
         ),
         (
+            "PbTS with networks, epsilon = 0.1",
+            RandomizedPbrl { posterior: Posterior::Ensemble, ..pbts.clone() },
+        ),
+        (
             "dueling posterior sampling",
             RandomizedPbrl { query: Query::Always, comparator: Comparator::SecondDraw, ..pbts },
         ),
@@ -271,7 +275,7 @@ mod tests {
     #[test]
     fn the_wiring_holds() {
         let result = reproduce(Path::new(""), 3, true, &mut |_| {}).unwrap();
-        assert_eq!((result.effects.len(), result.table.rows.len()), (8, 15));
+        assert_eq!((result.effects.len(), result.table.rows.len()), (8, 16));
         assert!(result.effects.iter().all(|effect| effect.estimate.mean.is_finite()));
         // What does not need many rounds.
         assert!(result.effects[1].estimate.mean < 0.7 && result.effects[7].estimate.mean > 0.0);

@@ -151,6 +151,10 @@ pub struct AdyenBandits {
     /// Probability with which a simulated request admits an action; it admits one at least.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub availability: f64,
+    /// How much of the simulated stream changes from generation to generation, 0 (nothing) to 1 (all): of the variance of
+    /// each coefficient, the square of this is new.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub drift: f64,
     /// Simulated requests on which the value of policies is computed; they are never played.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub fresh: usize,
@@ -183,6 +187,7 @@ impl Default for AdyenBandits {
             context: 6,
             actions: 8,
             availability: 0.7,
+            drift: 0.0,
             fresh: 4000,
         }
     }

@@ -345,7 +345,7 @@ fn gamma_follows_rows_and_generations() {
 
 #[test]
 fn a_run_resumes_where_it_stopped_and_leaves_its_result() {
-    let settings = AdyenBandits { window: 2, delay: 1, warm_start: 0.5, ..small() };
+    let settings = AdyenBandits { window: 2, delay: 1, warm_start: 0.5, drift: 0.2, ..small() };
     let whole = played_out(&settings, 4);
     let folder = tempfile::tempdir().unwrap();
     let mut first = settings.generations(4).unwrap();
@@ -354,6 +354,7 @@ fn a_run_resumes_where_it_stopped_and_leaves_its_result() {
     let mut second = settings.generations(4).unwrap();
     second.load(folder.path()).unwrap();
     assert_eq!(second.state, first.state);
+    assert_eq!(second.simulation(), first.simulation());
     while second.done() < second.total() {
         second.go_on().unwrap();
     }
@@ -454,4 +455,23 @@ fn bad_logs_are_refused() {
     check(&[good, "1,99999,1,0.5,0 1,1"], "more than");
     let (_folder, settings) = logged(&[good, "1,0,1,0.5,0 1,1"]);
     assert!(AdyenBandits { delay: 1, ..settings }.generations(0).is_err());
+}
+
+/// Under drift the world stays as it is spread, and what full memory remembers of it is out of date.
+#[test]
+fn a_drifting_world_outdates_what_is_remembered() {
+    let settings = AdyenBandits { drift: 0.5, generations: 6, fresh: 1000, ..AdyenBandits::default() };
+    let uniform = AdyenBandits { exploration: Exploration::Uniform, ..settings };
+    let lost = |window| {
+        let runs = (0..3).map(|seed| played_out(&AdyenBandits { window, ..uniform.clone() }, seed));
+        runs.map(|run| run.simulation().unwrap().optimal - run.values()[5]).sum::<f64>() / 3.0
+    };
+    let (short, full) = (lost(1), lost(0));
+    assert!(short + 0.03 < full, "{short} {full}");
+    let still = played_out(&AdyenBandits { drift: 0.0, ..uniform.clone() }, 0);
+    let moved = played_out(&uniform, 0);
+    let of = |run: &Generations| run.simulation().unwrap().uniform;
+    assert!(of(&still) != of(&moved) && (of(&still) - of(&moved)).abs() < 0.15);
+    let all_new = played_out(&AdyenBandits { drift: 1.0, ..uniform }, 0);
+    assert_ne!(all_new.simulation(), moved.simulation());
 }

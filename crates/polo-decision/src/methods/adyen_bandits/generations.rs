@@ -134,6 +134,9 @@ impl Generations {
             self.state.batches.push(batch);
         }
         let generation = self.state.generation + 1;
+        if let Source::Simulated(simulation) = &mut self.source {
+            simulation.drift(self.settings.drift, &self.seeds, generation..=generation);
+        }
         let settings = &self.settings;
         // Batch g is known from generation g + 1 + delay.
         let known = self.state.batches.len().saturating_sub(settings.delay as usize);
@@ -337,6 +340,9 @@ impl Process for Generations {
 
     fn load(&mut self, folder: &Path) -> Result<()> {
         self.state = load_state(&folder.join("state.json"))?;
+        if let Source::Simulated(simulation) = &mut self.source {
+            simulation.drift(self.settings.drift, &self.seeds, 1..=self.state.generation);
+        }
         let mut batches = std::mem::take(&mut self.state.batches);
         batches.iter_mut().for_each(|batch| batch.requests = self.requests(batch.generation));
         self.state.batches = batches;

@@ -4,6 +4,9 @@
 //! P(r = 1 | x, a) = sigmoid(c_a + A_a . x + x^T B_a x),   x ~ N(0, I)
 //! A ~ 0.7 N(0, 1),   B ~ 0.35 N(0, 1),   c ~ N(1, 0.5^2),   entry by entry
 //! ```
+//!
+//! With drift, generation after generation each entry goes on as mean + sqrt(1 - drift²) (entry - mean) + drift (new - mean),
+//! with a new draw of the same distribution: the world changes, and remains as it is spread.
 
 use polo_run::seed::{Seeds, below, unit};
 
@@ -53,6 +56,9 @@ pub struct Payments {
     products: Vec<f64>,
 }
 
+/// Mean of c.
+const LEVEL: f64 = 1.0;
+
 impl Payments {
     /// A stream whose coefficients are drawn; `availability` is the probability with which a request admits an action.
     pub fn draw(width: usize, actions: usize, availability: f64, seeds: &Seeds) -> Self {
@@ -63,10 +69,25 @@ impl Payments {
         Self {
             width,
             availability,
-            constants: normals(actions, 1.0, 0.5),
+            constants: normals(actions, LEVEL, 0.5),
             slopes: normals(actions * width, 0.0, 0.7),
             products: normals(actions * width * width, 0.0, 0.35),
         }
+    }
+
+    /// The stream goes on by this share, from 0 (nothing changes) to 1 (all is new), into the generation.
+    fn drift(&mut self, share: f64, seeds: &Seeds, generation: u64) {
+        let seeds = seeds.child(&format!("drift {generation}"));
+        let new = Self::draw(self.width, self.actions(), self.availability, &seeds);
+        let kept = (1.0 - share * share).sqrt();
+        let mix = |old: &mut [f64], new: &[f64], mean: f64| {
+            old.iter_mut()
+                .zip(new)
+                .for_each(|(old, new)| *old = mean + kept * (*old - mean) + share * (new - mean));
+        };
+        mix(&mut self.constants, &new.constants, LEVEL);
+        mix(&mut self.slopes, &new.slopes, 0.0);
+        mix(&mut self.products, &new.products, 0.0);
     }
 
     /// Number of actions.
@@ -119,14 +140,29 @@ impl Simulation {
     /// With `count` fresh requests.
     pub fn new(payments: Payments, count: usize, seeds: &Seeds) -> Self {
         let fresh = payments.requests(count, seeds, "fresh", 0);
-        let truth: Vec<Vec<f64>> = fresh
-            .iter()
-            .map(|(x, admitted)| admitted.iter().map(|a| payments.probability(x, *a)).collect())
-            .collect();
+        let mut simulation = Self { payments, fresh, truth: Vec::new(), optimal: 0.0, uniform: 0.0 };
+        simulation.judge();
+        simulation
+    }
+
+    /// The stream drifts through these generations, one after the other.
+    pub fn drift(&mut self, share: f64, seeds: &Seeds, generations: std::ops::RangeInclusive<u64>) {
+        if share > 0.0 {
+            generations.for_each(|generation| self.payments.drift(share, seeds, generation));
+            self.judge();
+        }
+    }
+
+    fn judge(&mut self) {
+        let payments = &self.payments;
+        let of = |(x, admitted): (&[f64], &[usize])| -> Vec<f64> {
+            admitted.iter().map(|a| payments.probability(x, *a)).collect()
+        };
+        let truth: Vec<Vec<f64>> = self.fresh.iter().map(of).collect();
         let over = |of: &dyn Fn(&Vec<f64>) -> f64| truth.iter().map(of).sum::<f64>() / truth.len() as f64;
-        let optimal = over(&|row| row.iter().copied().fold(0.0, f64::max));
-        let uniform = over(&|row| row.iter().sum::<f64>() / row.len() as f64);
-        Self { payments, fresh, truth, optimal, uniform }
+        self.optimal = over(&|row| row.iter().copied().fold(0.0, f64::max));
+        self.uniform = over(&|row| row.iter().sum::<f64>() / row.len() as f64);
+        self.truth = truth;
     }
 
     /// Expected reward of a policy that plays the admitted action at the place that `choose` tells.
