@@ -372,6 +372,22 @@ mod tests {
         assert_eq!(parse(r#"{"RewardValue":1}"#), Ok(Line::Other));
     }
 
+    proptest::proptest! {
+        /// A line that is cut or has a character changed is a decision, something else or an error, and never a panic.
+        #[test]
+        fn nothing_panics(cut in 0..160usize, at in 0..160usize, put in "[\\[\\]{}\",:0-9a-z_é\\-]") {
+            let line = r#"{"_label_cost":-1.0,"_label_probability":0.5,"_labelIndex":0,"EventId":"e","a":[1,2],"c":{"U":{"x":1},"_multi":[{"A":{"i":"a"}},{"A":[1,2]}]}}"#;
+            let mut changed: String = line.chars().take(at).chain(put.chars()).chain(line.chars().skip(at + 1)).collect();
+            if cut < changed.len() && changed.is_char_boundary(cut) && cut % 3 == 0 {
+                changed.truncate(cut);
+            }
+            if let Ok(Line::Decision(decision)) = parse(&changed) {
+                let _ = decision.flaw();
+                proptest::prop_assert!(!decision.actions.is_empty());
+            }
+        }
+    }
+
     #[test]
     fn lines_that_cannot_be_used_say_why() {
         for (line, expected) in [

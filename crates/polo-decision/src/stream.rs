@@ -101,6 +101,8 @@ struct Stream<E> {
 /// A line of `decisions.jsonl`.
 #[derive(Serialize)]
 struct Written<'a> {
+    /// Counted from 0 over all files.
+    decision: u64,
     event: &'a str,
     action: usize,
     probability: f64,
@@ -185,7 +187,8 @@ impl<E: ExplorerSettings> Stream<E> {
         let Some((path, file)) = &mut self.output else { return Ok(()) };
         let written = self.state.written;
         let probability = probabilities[action];
-        let line = Written { event: &decision.event, action, probability, probabilities }.line();
+        let (number, event) = (self.state.decisions, &*decision.event);
+        let line = Written { decision: number, event, action, probability, probabilities }.line();
         let open = |path: &Path| {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
             file.set_len(written)?;

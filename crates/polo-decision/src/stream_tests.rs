@@ -15,8 +15,8 @@ use crate::{
     dsjson,
     lesson::Costs,
     methods::{
-        bag::Bag, cover::Cover, epsilon_greedy::EpsilonGreedy, linucb::LinUcb, regcb::RegCb, rnd::Rnd,
-        softmax::Softmax, squarecb::SquareCb, thompson::Thompson,
+        bag::Bag, cover::Cover, epsilon_greedy::EpsilonGreedy, explore_first::ExploreFirst, fastcb::FastCb,
+        linucb::LinUcb, regcb::RegCb, rnd::Rnd, softmax::Softmax, squarecb::SquareCb, thompson::Thompson,
     },
 };
 
@@ -87,14 +87,28 @@ fn probabilities_and_losses_are_those_of_vowpal_wabbit() {
 #[test]
 fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(golden("decisions.dsjson")).unwrap().repeat(8);
     let log = folder.path().join("long.dsjson");
-    let text = fs::read_to_string(golden("decisions.dsjson")).unwrap();
-    fs::write(&log, text.repeat(8)).unwrap();
-    let settings = settings(Bag { models: 3, ..Bag::default() }, &log, crossed());
+    fs::write(&log, &text).unwrap();
+    goes_on_exactly(folder.path(), &log);
+    let packed = folder.path().join("long.dsjson.gz");
+    pack(&packed, text.as_bytes());
+    goes_on_exactly(folder.path(), &packed);
+}
+
+fn pack(path: &Path, bytes: &[u8]) {
+    let mut encoder = flate2::write::GzEncoder::new(File::create(path).unwrap(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap();
+}
+
+#[track_caller]
+fn goes_on_exactly(folder: &Path, log: &Path) {
+    let settings = settings(Bag { models: 3, ..Bag::default() }, log, crossed());
     let mut whole = Stream::new(&settings, None).unwrap();
     whole.go_on().unwrap();
-    let saved = folder.path().join("saved");
-    fs::create_dir(&saved).unwrap();
+    let saved = folder.join("saved");
+    fs::create_dir_all(&saved).unwrap();
     whole.save(&saved).unwrap();
     let mut resumed = Stream::new(&settings, None).unwrap();
     resumed.load(&saved).unwrap();
@@ -197,10 +211,7 @@ fn every_format_tells_the_same() {
     // Other names are other hashes, and sums in another order.
     assert!((rows.loss - expected.loss).abs() < 1e-3, "{} {}", rows.loss, expected.loss);
     let packed = folder.path().join("log.vw.gz");
-    let mut encoder =
-        flate2::write::GzEncoder::new(File::create(&packed).unwrap(), flate2::Compression::fast());
-    encoder.write_all(&fs::read(&vw).unwrap()).unwrap();
-    encoder.finish().unwrap();
+    pack(&packed, &fs::read(&vw).unwrap());
     assert_eq!(from(&packed, "UA").table, expected.table);
     // A folder of two formats cannot be one log.
     let mut two = settings(SquareCb::default(), &csv, crossed());
@@ -262,6 +273,10 @@ fn check_resumed<E: ExplorerSettings>(method: E) {
 fn every_scheme_goes_on_as_if_never_stopped() {
     check_resumed(SquareCb::default());
     check_resumed(SquareCb { elimination: true, least_cost: -1.0, most_cost: 0.0, ..SquareCb::default() });
+    check_resumed(FastCb::default());
+    check_resumed(EpsilonGreedy::default());
+    check_resumed(Softmax::default());
+    check_resumed(ExploreFirst { decisions: 100, ..ExploreFirst::default() });
     check_resumed(Bag::default());
     check_resumed(Cover::default());
     check_resumed(Rnd::default());

@@ -123,6 +123,11 @@ pub const CARD: MethodCard = MethodCard {
             "losses/average",
             "mean of pi(a) c / p over the decisions so far, before each is learnt: cost per decision",
         ),
+        (
+            "stream/regret",
+            "of a simulated stream: expected cost less that of the best action, mean over decisions so far",
+        ),
+        ("stream/decisions", "decisions taken"),
         ("stream/learned", "decisions learnt from"),
         ("stream/skipped", "bad lines left out"),
     ],

@@ -77,7 +77,11 @@ impl Decider {
                     let action = drawn(seeds, &decision, number, &probabilities);
                     let probability = probabilities[action];
                     let (event, probabilities) = (&*decision.event, &*probabilities);
-                    write(path, file, &Written { event, action, probability, probabilities })?;
+                    write(
+                        path,
+                        file,
+                        &Written { decision: number, event, action, probability, probabilities },
+                    )?;
                 }
                 number += 1;
                 let Some(outcome) = decision.outcome else { continue };

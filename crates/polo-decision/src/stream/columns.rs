@@ -408,6 +408,16 @@ mod tests {
         assert_eq!(found.actions[0].space(b'P').len(), 1);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(record in "[a-c0-9,\" .é\\-]{0,40}") {
+            let rows = rows(&Columns::default(), "action,reward,propensity,x", &["a,1,0.5,3"]).unwrap();
+            if let Ok(Line::Decision(decision)) = rows.parse(&record) {
+                proptest::prop_assert_eq!(decision.actions.len(), 1);
+            }
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_said() {
         let records = ["a,1,0.5,3"];

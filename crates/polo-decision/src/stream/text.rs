@@ -125,6 +125,15 @@ mod tests {
         assert_eq!(parse("\n\n"), Ok(Line::Other));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text in "[a-z0-9:|' \n.é\\-]{0,60}") {
+            if let Ok(Line::Decision(decision)) = parse(&text) {
+                proptest::prop_assert!(!decision.actions.is_empty());
+            }
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         #[track_caller]
