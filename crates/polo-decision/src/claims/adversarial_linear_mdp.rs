@@ -323,7 +323,8 @@ pub fn reproduce(_: &Path, count: u64, quick: bool, say: &mut dyn FnMut(&str)) -
              more than they gain on these instances. On the lock, whose end must be looked for and whose losses change (four phases, \
              the first bad), they gain on average, though seeds differ much. Whether regret is independent of the number of actions \
              is not tested. The simulator-free algorithm has {part:.2} of uniform play's regret; its 200 episodes of exploration \
-             before the first are not counted. A seed had four instances at first, whose intervals decided little."
+             before the first are not counted. A seed had four instances at first, whose intervals decided little. Ten seeds left the \
+             ratio of least estimates at gamma 0.004 open (11.5 [9.5, 13.5]); the thirty that are shown hold these ten too."
         ),
         command: format!("polo reproduce adversarial-linear-mdp --seeds {count}"),
         seconds: clock.elapsed().as_secs_f64(),
