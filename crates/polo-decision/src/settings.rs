@@ -53,8 +53,7 @@ impl<M: MethodSettings> Settings for TrainSettings<M> {
 pub struct Training {
     /// Seed of every random draw of the run.
     pub seed: u64,
-    /// Write metrics every so many steps at most.
-    #[schemars(range(min = 1))]
+    /// Write metrics every so many steps at most. 0: after every hundredth of the run.
     pub log_every: u64,
     /// Evaluate every so many steps, where the method evaluates, and at the end. 0: at the end only.
     pub evaluate_every: u64,
@@ -75,6 +74,6 @@ impl Training {
 
 impl Default for Training {
     fn default() -> Self {
-        Self { seed: 0, log_every: 100, evaluate_every: 0, checkpoint_every: 0, keep_checkpoints: 2 }
+        Self { seed: 0, log_every: 0, evaluate_every: 0, checkpoint_every: 0, keep_checkpoints: 2 }
     }
 }

@@ -457,7 +457,7 @@ pub fn train<M: MethodSettings>(
         }
     }
     start.tokenizer.save(&final_model)?;
-    report::training_report(out)?;
+    report::training_report(out, report::Words { steps: "optimiser updates", evaluated: "held out" })?;
     Ok(Outcome { final_model, metrics })
 }
 

@@ -105,7 +105,7 @@ impl<P: Process + ?Sized> Process for Box<P> {
 /// How often a run writes what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cadence {
-    /// Metrics, every so many steps at most.
+    /// Metrics, every so many steps at most. 0: after every hundredth of the run.
     pub log_every: u64,
     /// An evaluation, every so many steps and at the end. 0: at the end only.
     pub evaluate_every: u64,
@@ -166,6 +166,7 @@ pub fn run<S, P: Process>(
     }
     let mut log = MetricLog::open(out, latest.checkpoint.as_ref().map(|checkpoint| checkpoint.step))?;
     let total = process.total();
+    let log_every = if cadence.log_every > 0 { cadence.log_every } else { (total / 100).max(1) };
     let bar = Progress::new(labels.method, total, labels.unit);
     if process.done() > 0 {
         bar.say(&format!("resumed after step {}", human::count(process.done())));
@@ -188,7 +189,7 @@ pub fn run<S, P: Process>(
         bar.step(done.min(total), &[(name, pending.get(metric).unwrap_or(f64::NAN))]);
         let passed = |every: u64| every > 0 && done / every > before / every;
         let ends = done >= total;
-        if passed(cadence.log_every) || ends {
+        if passed(log_every) || ends {
             log.write(done, Split::Train, &pending)?;
             let mut timings = Metrics::new();
             timings.set(
@@ -225,6 +226,6 @@ pub fn run<S, P: Process>(
     bar.finish();
     let left = folder.final_model()?;
     process.finish(&left)?;
-    report::training_report(out)?;
+    report::training_report(out, report::Words { steps: labels.unit, evaluated: "evaluated" })?;
     Ok(Outcome { left, metrics })
 }

@@ -169,12 +169,21 @@ impl Report {
     }
 }
 
+/// What the page of a training run calls things.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    /// The steps of the run, in the plural: `optimiser updates`, `episodes`.
+    pub steps: &'a str,
+    /// Metrics of evaluations: `held out`.
+    pub evaluated: &'a str,
+}
+
 /// Writes `report.html` into the folder of a training run, from its `metrics.jsonl` and, where they are there,
 /// `timings.jsonl`, `resolved.toml` and the newest files of `samples/`.
 ///
 /// # Errors
 /// An unreadable or broken metrics file, or a page that cannot be written.
-pub fn training_report(run_dir: &Path) -> Result<()> {
+pub fn training_report(run_dir: &Path, words: Words<'_>) -> Result<()> {
     let rows = metrics::read(&run_dir.join("metrics.jsonl"))?;
     let name =
         run_dir.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
@@ -185,20 +194,21 @@ pub fn training_report(run_dir: &Path) -> Result<()> {
     };
     let evaluations = rows.iter().filter(|row| row.split == Split::Eval).count();
     report.paragraph(&format!(
-        "{} optimiser updates, {evaluations} evaluations on held-out data. One run of one seed: differences between \
-         such runs include the luck of the seed.",
-        human::count(last)
+        "{} {}, {evaluations} {}. One run of one seed: differences between such runs include the luck of the seed.",
+        human::count(last),
+        words.steps,
+        if evaluations == 1 { "evaluation" } else { "evaluations" }
     ));
-    report.heading("First and last values").table(
-        &["metric", "first, train", "last, train", "first, held out", "last, held out"],
-        &summary(&rows),
-    );
-    report.heading("Course of training").line_plots(&plots(&rows));
+    let evaluated = |which: &str| format!("{which}, {}", words.evaluated);
+    let headers =
+        ["metric".into(), "first, train".into(), "last, train".into(), evaluated("first"), evaluated("last")];
+    report.heading("First and last values").table(&headers, &summary(&rows));
+    report.heading("Course of training").line_plots(&plots(&rows, words));
 
     let timings_path = run_dir.join("timings.jsonl");
     let timings = if timings_path.exists() { metrics::read(&timings_path)? } else { Vec::new() };
     if !timings.is_empty() {
-        report.heading("Speed and memory").line_plots(&plots(&timings));
+        report.heading("Speed and memory").line_plots(&plots(&timings, words));
     }
     let samples = newest_samples(&run_dir.join("samples"))?;
     if !samples.is_empty() {
@@ -252,7 +262,7 @@ fn summary(rows: &[Row]) -> Vec<Vec<String>> {
 }
 
 /// One plot per group of metrics that share a unit; training solid, held-out data dashed.
-fn plots(rows: &[Row]) -> Vec<LinePlot> {
+fn plots(rows: &[Row], words: Words<'_>) -> Vec<LinePlot> {
     let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for name in names(rows) {
         let (title, unit) = group_of(name);
@@ -273,12 +283,12 @@ fn plots(rows: &[Row]) -> Vec<LinePlot> {
                 }
                 let (label, dashed) = match split {
                     Split::Train => (name.to_string(), false),
-                    Split::Eval => (format!("{name}, held out"), true),
+                    Split::Eval => (format!("{name}, {}", words.evaluated), true),
                 };
                 series.push(Series { name: label, points, band: None, colour: colour % PALETTE, dashed });
             }
         }
-        LinePlot { title: title.into(), x_label: "optimiser updates".into(), y_label: unit.into(), series }
+        LinePlot { title: title.into(), x_label: words.steps.into(), y_label: unit.into(), series }
     };
     groups.into_iter().map(plot).collect()
 }
@@ -336,6 +346,8 @@ fn newest_samples(folder: &Path) -> Result<Vec<(String, String)>> {
 mod tests {
     use super::*;
     use crate::metrics::{MetricLog, Metrics};
+
+    const WORDS: Words<'_> = Words { steps: "optimiser updates", evaluated: "held out" };
 
     #[test]
     fn all_text_is_escaped_and_nothing_is_fetched() {
@@ -397,7 +409,7 @@ mod tests {
             fs::write(folder.path().join(format!("samples/step-{step}.txt")), format!("<text of {step}>"))
                 .unwrap();
         }
-        training_report(folder.path()).unwrap();
+        training_report(folder.path(), WORDS).unwrap();
         let html = fs::read_to_string(folder.path().join("report.html")).unwrap();
         let captions: Vec<&str> =
             html.split("<figcaption>").skip(1).filter_map(|part| part.split('<').next()).collect();
@@ -416,9 +428,9 @@ mod tests {
     #[test]
     fn an_empty_run_has_a_page_and_a_missing_one_a_problem() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(training_report(folder.path()).is_err());
+        assert!(training_report(folder.path(), WORDS).is_err());
         fs::write(folder.path().join("metrics.jsonl"), "").unwrap();
-        training_report(folder.path()).unwrap();
+        training_report(folder.path(), WORDS).unwrap();
         assert!(
             fs::read_to_string(folder.path().join("report.html")).unwrap().contains("No step was logged")
         );

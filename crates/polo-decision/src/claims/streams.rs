@@ -150,7 +150,10 @@ pub fn reproduce<E: Tried>(
     }
     say(E::SLUG);
     let method = tuned::<E>(decisions * SHORT / LONG)?;
-    let settings = serde_json::to_string(&method).unwrap_or_default();
+    let settings = serde_json::to_value(&method).unwrap_or_default();
+    let settings: Vec<String> =
+        settings.as_object().into_iter().flatten().map(|(key, value)| format!("{key} = {value}")).collect();
+    let settings = settings.join(", ");
     found.push((E::SLUG.into(), curves(method, decisions, 0..seeds)?));
     let at =
         |who: usize, place: usize| -> Vec<f64> { found[who].1.iter().map(|curve| curve[place]).collect() };
@@ -201,8 +204,8 @@ pub fn reproduce<E: Tried>(
              σ(x · M_a + c · x + b_a), coefficients even in [-1, 1]. Each scheme takes {decisions} decisions in each world, \
              draws its actions and learns their costs at once; contexts and chances of outcomes are the same for all. Oracle: \
              hashed linear, or ridge regression where beliefs are needed, with the context crossed with the action. Regret \
-             is exact: the expected cost of the scheme's probabilities less that of the best action. For {}: {}; {}. Its settings \
-             are {settings}.",
+             is exact: the expected cost of the scheme's probabilities less that of the best action. For {}: {}; {}. Its \
+             settings: {settings}.",
             E::SLUG,
             E::CHOSEN,
             match E::candidates().len() {

@@ -146,8 +146,8 @@ pub struct MartingaleTd {
     /// Test functions in place of the features, products too; as many as features, or more for `exact` and `two-timescale`.
     pub tests: Vec<String>,
     /// Halvings of the step size to study: every path is coarsened 2^mesh times, and the equations are solved at each of the
-    /// mesh + 1 step sizes. 0: none. For `exact` alone. Every step size has its line in the metrics if there are at least
-    /// `training.log_every` paths.
+    /// mesh + 1 step sizes. 0: none. For `exact` alone. Every step size has its line in the metrics unless there are
+    /// fewer paths than `training.log_every`.
     #[schemars(range(max = 20))]
     pub mesh: u32,
 }
