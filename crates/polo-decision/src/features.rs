@@ -49,8 +49,13 @@ impl Decision {
     /// What makes it unusable, if anything does.
     pub fn flaw(&self) -> Option<String> {
         let rows = std::iter::once(&self.shared).chain(&self.actions);
-        if rows.flat_map(|row| &row.spaces).flat_map(|(_, features)| features).any(|f| !f.value.is_finite()) {
-            return Some("a feature is no finite number".into());
+        let values = rows.flat_map(|row| &row.spaces).flat_map(|(_, features)| features).map(|f| f.value);
+        // Learners square them.
+        if let Some(value) = values.into_iter().find(|value| !(value * value).is_finite()) {
+            return Some(match value.is_finite() {
+                true => format!("a feature is {value:e}, too large to be learnt from"),
+                false => "a feature is no finite number".into(),
+            });
         }
         let Outcome { action, cost, probability } = self.outcome?;
         if action >= self.actions.len() {
@@ -60,8 +65,14 @@ impl Decision {
         if !cost.is_finite() {
             return Some(format!("the cost is {cost}"));
         }
-        (!(probability > 0.0 && probability <= 1.0))
-            .then(|| format!("the probability is {probability}, and must be above 0 and at most 1"))
+        if !(probability > 0.0 && probability <= 1.0) {
+            return Some(format!("the probability is {probability}, and must be above 0 and at most 1"));
+        }
+        // c/p is squared where it is learnt, and so is 1/p of a cost of 0.
+        let size = cost.abs().max(1.0) / probability;
+        (!(4.0 * size * size).is_finite()).then(|| {
+            format!("the cost {cost:e} over the probability {probability:e} is too large to be learnt from")
+        })
     }
 }
 
@@ -200,6 +211,28 @@ mod tests {
         Example {
             spaces: vec![(letter, features.iter().map(|&(hash, value)| Feature { hash, value }).collect())],
         }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_squared_are_flaws() {
+        #[track_caller]
+        fn check(value: f32, cost: f32, probability: f32, expected: Option<&str>) {
+            let actions = vec![example(b'A', &[(1, value)])];
+            let outcome = Some(Outcome { action: 0, cost, probability });
+            let flaw = Decision { actions, outcome, weight: 1.0, ..Decision::default() }.flaw();
+            match expected {
+                None => assert_eq!(flaw, None),
+                Some(what) => assert!(flaw.as_ref().is_some_and(|flaw| flaw.contains(what)), "{flaw:?}"),
+            }
+        }
+        check(1e18, -1e18, 1.0, None);
+        check(1.0, 0.0, 1e-18, None);
+        check(1e20, 0.0, 1.0, Some("1e20, too large"));
+        check(f32::NAN, 0.0, 1.0, Some("no finite number"));
+        check(1.0, 1e20, 1.0, Some("the cost 1e20 over the probability 1e0 is too large"));
+        check(1.0, 0.0, 1e-42, Some("too large"));
+        check(1.0, f32::INFINITY, 1.0, Some("the cost is inf"));
+        check(1.0, 1.0, f32::NAN, Some("above 0"));
     }
 
     #[test]

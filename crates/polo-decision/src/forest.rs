@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     features::{Decision, Feature, Interactions},
-    oracle::Oracle,
+    oracle::{Oracle, too_large},
     trees::{Trees, TreesSettings},
 };
 
@@ -133,6 +133,9 @@ impl Oracle for Forest {
             return Ok(());
         }
         let features = self.features(decision, action);
+        if features.iter().any(|feature| !feature.value.is_finite()) {
+            return Err(too_large());
+        }
         let (model, settings) = (&mut self.models[model], &self.settings);
         let mut row = Vec::with_capacity(features.len());
         for Feature { hash, value } in features {
@@ -219,5 +222,7 @@ mod tests {
         assert!(!back.take_bytes(&model.to_bytes()[1..]));
         let problem = forest(1).learn(0, &decision(1.0), 0, 1.0, 1.0).unwrap_err();
         assert!(problem.to_string().contains("more than 1 features"), "{problem}");
+        let problem = forest(9).learn(0, &decision(f32::INFINITY), 0, 1.0, 1.0).unwrap_err();
+        assert!(problem.to_string().contains("too large"), "{problem}");
     }
 }

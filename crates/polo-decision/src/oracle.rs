@@ -10,7 +10,7 @@
 //! w_i += s x_i rate_i (y - p) (1 - exp(-2 eta weight v)) / v
 //! ```
 
-use polo_run::Result;
+use polo_run::{Problem, Result};
 
 use crate::features::{Decision, Feature, Interactions};
 
@@ -107,8 +107,9 @@ impl Weight {
     /// Makes room for a feature's value in an update of this squared gradient; the feature's share of the scaled norm, and
     /// how far a unit of update moves the prediction.
     fn prepare(&mut self, value: f32, square: f32) -> (f32, f32) {
-        let (size, x2) = (value.abs(), (value * value).max(f32::MIN_POSITIVE));
-        self.squares += square * x2;
+        let (size, x2) = (value.abs().max(SMALLEST), (value * value).max(f32::MIN_POSITIVE));
+        // A sum that vanished would make the rate infinite, and with it the weight no number.
+        self.squares = (self.squares + square * x2).max(f32::MIN_POSITIVE);
         if size > self.scale {
             if self.scale > 0.0 {
                 self.value *= self.scale / size;
@@ -118,6 +119,15 @@ impl Weight {
         self.rate = 1.0 / (self.squares.sqrt() * self.scale);
         (x2 / (self.scale * self.scale), x2 * self.rate)
     }
+}
+
+/// The square root of the least normal number: smaller values of features count as this, as in Vowpal Wabbit.
+const SMALLEST: f32 = 1.084_202_2e-19;
+
+/// What cannot be learnt from without losing what is known.
+pub(crate) fn too_large() -> Problem {
+    Problem::input("features, or products of them, or costs are too large to be learnt from")
+        .hint("bring numbers to about the size of 1 before they are logged, or leave out oracle.interactions")
 }
 
 /// Bytes of a weight in a checkpoint.
@@ -169,12 +179,18 @@ impl Oracle for Linear {
         if square <= 0.0 {
             return Ok(());
         }
+        if !square.is_finite() {
+            return Err(too_large());
+        }
         let (mut norm, mut along) = (0.0f32, 0.0f32);
         interactions.each(shared, own, |hash, value| {
             let (scaled, moved) = weights[(hash & *mask) as usize].prepare(value, square);
             norm += scaled;
             along += moved;
         });
+        if !(norm.is_finite() && along.is_finite()) {
+            return Err(too_large());
+        }
         *all += f64::from(importance);
         *norms += f64::from(importance * norm);
         let common = (*all / *norms).sqrt() as f32;
@@ -289,6 +305,27 @@ pub(crate) mod tests {
         // 1 - exp(-2 s) of the way to the aim: the rate at which importance would move it is 2 s.
         let moved = (before - model.predict(0, &decision(1.0), 0)) / 1e-3;
         assert!((moved - (1.0 - (-2.0 * sensitivity).exp())).abs() < 1e-3, "{moved} {sensitivity}");
+    }
+
+    /// Squares of tiny features, and of tiny errors, vanish in f32; those of huge ones have no size.
+    #[test]
+    fn features_of_any_size_leave_numbers() {
+        for (value, start, cost) in
+            [(1e-22, 0.0, 1.0), (1e-40, 0.0, 1e-3), (1e-3, 0.5, 0.5 + 1e-7), (1.0, 0.0, 1e-20)]
+        {
+            let mut model = linear(1, 8);
+            let mut one = decision(value);
+            model.learn(0, &decision(1.0), 0, start, 1.0).unwrap();
+            one.actions[0].spaces[0].1[0].hash = 9;
+            for _ in 0..3 {
+                model.learn(0, &one, 0, cost, 1.0).unwrap();
+            }
+            assert!(model.models[0].weights.iter().all(|weight| weight.value.is_finite()), "{value} {cost}");
+        }
+        let mut model = linear(1, 8);
+        let problem = model.learn(0, &decision(1e25), 0, 1.0, 1.0).unwrap_err();
+        assert!(problem.message().contains("too large"), "{problem}");
+        assert!(model.learn(0, &decision(1.0), 0, 1e25, 1.0).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     features::{Decision, Feature, Interactions},
     network::{Activation, Adam, Network},
-    oracle::Oracle,
+    oracle::{Oracle, too_large},
 };
 
 /// `[oracle.network]`.
@@ -86,6 +86,9 @@ impl Oracle for Perceptron {
         let pass = network.forward(&input);
         let mut gradient = vec![0.0; network.parameters().len()];
         let slope = f64::from(importance) * (pass.output()[0] - f64::from(cost));
+        if !slope.is_finite() || input.iter().any(|x| !x.is_finite()) {
+            return Err(too_large());
+        }
         if slope != 0.0 {
             network.add_gradient(&pass, &[slope], &mut gradient);
             adam.step(network.parameters_mut(), &gradient);
@@ -139,5 +142,7 @@ mod tests {
         }
         assert_eq!(back.to_bytes(), model.to_bytes());
         assert!(!back.take_bytes(&model.to_bytes()[1..]));
+        let problem = model.learn(1, &decision(f32::INFINITY), 0, 1.0, 1.0).unwrap_err();
+        assert!(problem.message().contains("too large"), "{problem}");
     }
 }

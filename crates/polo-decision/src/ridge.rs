@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     features::{Decision, Feature, Interactions},
-    oracle::{Oracle, Posterior},
+    oracle::{Oracle, Posterior, too_large},
     regression::sigmoid,
 };
 
@@ -154,6 +154,9 @@ impl Oracle for Ridge {
     ) -> Result<()> {
         let RidgeSettings { penalty, link, least_cost, most_cost, most_features } = self.settings;
         let features = self.features(decision, action);
+        if features.iter().any(|feature| !feature.value.is_finite()) {
+            return Err(too_large());
+        }
         let model = &mut self.models[model];
         for Feature { hash, .. } in &features {
             if !model.columns.contains_key(hash) {

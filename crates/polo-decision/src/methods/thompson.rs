@@ -67,6 +67,10 @@ impl Explorer for Thompson {
         let Some(known) = oracle.posterior(0, decision, joint) else {
             return self.probabilities(&oracle.costs(0, decision), learned);
         };
+        // Products of features may have no size.
+        if !known.covariance.iter().all(|entry| entry.is_finite()) {
+            return self.probabilities(&oracle.costs(0, decision), learned);
+        }
         let mut rng = seeds.rng("thompson", number);
         let factor = joint.then(|| Factor::of(&known.covariance, count));
         let mut shares = vec![0.0; count];
@@ -178,6 +182,21 @@ mod tests {
         // Four standard errors.
         assert!((found[0] - chance).abs() < 0.01, "{found:?}, {chance}");
         assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+
+    /// The product of two features may overflow: there is nothing to draw then, and no end of trying to.
+    #[test]
+    fn features_without_size_do_not_hang() {
+        let action = Example { spaces: vec![(b'a', vec![Feature { hash: 1, value: 1e30 }])] };
+        let decision = Decision { actions: vec![action; 2], weight: 1.0, ..Decision::default() };
+        let mut oracle = Ridge::new(1, &RidgeSettings::default(), Interactions::new(&["aa".into()]).unwrap());
+        let seeds = Seeds::new(1);
+        let situation =
+            Situation { oracle: &oracle, decision: &decision, learned: 0, number: 0, seeds: &seeds };
+        let found = Thompson::default().decide(&situation);
+        assert_eq!(found, [0.5, 0.5]);
+        let problem = oracle.learn(0, &decision, 0, 1.0, 1.0).unwrap_err();
+        assert!(problem.message().contains("too large"), "{problem}");
     }
 
     /// Actions with the same features have the same cost in every draw, though their covariance is singular.
