@@ -1,9 +1,10 @@
 //! Logged decisions in Vowpal Wabbit's `dsjson`: a JSON object to a line.
 //!
 //! `c` holds the context: every key but `_multi` is a namespace that all actions share, `_multi` lists the actions.
-//! Numbers are features; a text is a feature of weight 1, named after key and text together; `true` is 1; zeros and `false`
-//! are left out; an array of numbers is a namespace of its own; an array of objects is merged into one. `_labelIndex` says
-//! which action was taken, `_label_cost` what it cost, `_label_probability` how likely it was.
+//! Numbers are features; a text is a feature of weight 1, named after key and text together, blanks, `|` and `:` in it as
+//! `_`; `true` is 1; zeros and `false` are left out; an array of numbers is a namespace of its own; an array of objects is
+//! merged into one. `_labelIndex` says which action was taken, `_label_cost` what it cost, `_label_probability` how likely
+//! it was.
 
 use std::fmt;
 
@@ -258,7 +259,12 @@ impl<'de> Visitor<'de> for Value<'_> {
         let seed = self.place.seed;
         match self.key {
             "_text" => value.split_ascii_whitespace().for_each(|word| self.place.add(hash(word, seed), 1.0)),
-            key => self.place.add(hash(&format!("{key}{value}"), seed), 1.0),
+            key => {
+                // What would part features in the text form stands as `_`, as in Vowpal Wabbit.
+                let whole = |c: char| if matches!(c, ' ' | '\t' | '|' | ':') { '_' } else { c };
+                let name: String = key.chars().chain(value.chars().map(whole)).collect();
+                self.place.add(hash(&name, seed), 1.0);
+            }
         }
         Ok(())
     }
@@ -359,6 +365,19 @@ mod tests {
             found.actions[3].space(b'A'),
             [Feature { hash: act, value: 0.5 }, Feature { hash: act.wrapping_add(2), value: 2.0 }]
         );
+    }
+
+    /// As Vowpal Wabbit 9.11 hashes it: `cityNew_York` in `U`.
+    #[test]
+    fn a_text_is_one_word() {
+        let of = |text: &str| {
+            let found = decision(&format!(r#"{{"a":[1],"c":{{"U":{{"city":"{text}"}},"_multi":[{{}}]}}}}"#));
+            found.shared.space(b'U')[0].hash & ((1 << 24) - 1)
+        };
+        assert_eq!(of("New York"), 8_492_751);
+        assert_eq!(of("New York "), 12_529_917);
+        assert_eq!([of("a|b"), of("a:b"), of("a_b")], [9_495_047; 3]);
+        assert_eq!(of("tab\\tx"), 12_073_013);
     }
 
     #[test]
