@@ -125,14 +125,14 @@ impl Lesson<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Models that say a fixed cost and write down what they are taught.
     #[derive(Default)]
     pub struct Spy {
-        said: Vec<f32>,
-        taught: Vec<(usize, usize, f32, f32)>,
+        pub said: Vec<f32>,
+        pub taught: Vec<(usize, usize, f32, f32)>,
     }
 
     impl Oracle for Spy {

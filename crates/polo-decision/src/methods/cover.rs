@@ -133,7 +133,7 @@ impl Explorer for Cover {
         let estimated = match lesson.costs {
             Costs::Ips => {
                 let mut costs = vec![0.0; lesson.decision.actions.len()];
-                costs[lesson.outcome.action] = lesson.outcome.cost / lesson.outcome.probability;
+                costs[lesson.outcome.action] = lesson.outcome.cost / lesson.probability;
                 costs
             }
             // With Dr the first policy's own lesson teaches the scorer.
@@ -178,7 +178,10 @@ pub const CARD: MethodCard = MethodCard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explore::tests::{COSTS, check};
+    use crate::{
+        explore::tests::{COSTS, check},
+        lesson::tests::Spy,
+    };
 
     #[test]
     fn the_golden_table() {
@@ -204,6 +207,32 @@ mod tests {
         check(Some(0.3), 0.0, [0.0, 2.0, 0.0]);
         check(Some(0.3), 2.0, [-0.84, 1.16, -0.84]);
         check(None, 1.0, [-7.0 / 6.0, 5.0 / 6.0, -7.0 / 6.0]);
+    }
+
+    /// With costs by importance, the least probability that counts is that of the setting.
+    #[test]
+    fn probabilities_are_cut_in_all_costs() {
+        let decision = crate::features::Decision {
+            actions: vec![Default::default(); 2],
+            weight: 1.0,
+            ..Default::default()
+        };
+        let outcome = crate::features::Outcome { action: 0, cost: 1.0, probability: 0.01 };
+        let cover = Cover { policies: 2, psi: 0.0, ..Cover::default() };
+        let taught = |probability| {
+            let lesson = Lesson {
+                decision: &decision,
+                outcome,
+                probability,
+                ratio: 0.5,
+                learned: 0,
+                costs: Costs::Ips,
+            };
+            let mut spy = Spy { said: vec![0.0; 2], ..Spy::default() };
+            cover.teach(&mut spy, &lesson, &Seeds::new(0)).unwrap();
+            spy.taught
+        };
+        assert_eq!(taught(0.5), [(0, 0, 2.0, 1.0), (0, 1, 0.0, 1.0), (1, 0, 2.0, 1.0), (1, 1, 0.0, 1.0)]);
     }
 
     /// With three policies the third sees what the first two take: norm = sum of max(p, m).
