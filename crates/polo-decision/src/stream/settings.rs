@@ -221,6 +221,11 @@ impl OracleSettings {
         if self.network.hidden.contains(&0) {
             return Err(Problem::usage("a hidden layer has no units").place("oracle.network.hidden"));
         }
+        if self.ridge.least_cost >= self.ridge.most_cost {
+            return Err(
+                Problem::usage("the least cost is not below the most").place("oracle.ridge.least_cost")
+            );
+        }
         self.trees.growth.check()?;
         let kind = self.kind_for(explorer);
         let (fits, wanted) = match explorer.need() {
