@@ -117,6 +117,11 @@ impl Written<'_> {
     }
 }
 
+fn shorter() -> Problem {
+    Problem::input("the log has fewer lines than when the run began")
+        .hint("leave the files alone until the run has ended")
+}
+
 /// An action drawn from the probabilities, the `number`th with these seeds.
 fn drawn(seeds: &Seeds, decision: &Decision, number: u64, probabilities: &[f64]) -> usize {
     draw::categorical(probabilities, &mut seeds.child("actions").rng(&decision.event, number))
@@ -191,6 +196,10 @@ impl<E: ExplorerSettings> Stream<E> {
         let line = Written { decision: number, event, action, probability, probabilities }.line();
         let open = |path: &Path| {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            if file.metadata()?.len() < written {
+                let what = "it is shorter than when the checkpoint was written";
+                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
+            }
             file.set_len(written)?;
             let mut file = BufWriter::with_capacity(1 << 16, file);
             std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(written))?;
@@ -269,18 +278,19 @@ impl<E: ExplorerSettings> Stream<E> {
     }
 
     fn learn(&mut self, decision: &Decision) -> Result<()> {
-        let Some(outcome) = decision.outcome else { return Ok(()) };
+        let Some(mut outcome) = decision.outcome else { return Ok(()) };
         let method = &self.settings.method;
+        if method.plain() {
+            // For all that learns: the second model of DR, too.
+            outcome.probability = 1.0;
+        }
         let before = self.state.learned;
         self.state.learned += 1;
         self.state.actions += decision.actions.len() as u64;
         let lesson = Lesson {
             decision,
             outcome,
-            probability: match method.plain() {
-                true => 1.0,
-                false => outcome.probability.max(self.settings.oracle.least_probability as f32),
-            },
+            probability: outcome.probability.max(self.settings.oracle.least_probability as f32),
             ratio: match method.need() {
                 // Beliefs count every outcome once.
                 crate::explore::Need::Posterior => 1.0,
@@ -353,8 +363,7 @@ impl<E: ExplorerSettings> Process for Stream<E> {
                 let before = self.state.place.lines;
                 let found = files.next(&mut self.state.place)?;
                 if self.state.place.lines == before {
-                    return Err(Problem::input("the log has fewer lines than when the run began")
-                        .hint("leave the files alone while a run reads them"));
+                    return Err(shorter());
                 }
                 for one in found {
                     match one {
@@ -413,6 +422,9 @@ impl<E: ExplorerSettings> Process for Stream<E> {
         self.state = load_state(&folder.join("stream.json"))?;
         if let Source::Files(files) = &mut self.source {
             files.rewind();
+            if self.state.place.lines > files.total {
+                return Err(shorter());
+            }
         }
         saved::read_models(&mut *self.oracle, &folder.join(saved::MODEL))
     }

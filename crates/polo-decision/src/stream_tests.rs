@@ -327,3 +327,120 @@ fn schemes_learn_a_simulated_world() {
         assert!(found < 0.65 * uniform, "{name}: {found} against {uniform}");
     }
 }
+
+/// A log that was cut after the checkpoint is an error, and not the end of the run; so is a cut file of decisions.
+#[test]
+fn what_shrinks_between_runs_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(golden("decisions.dsjson")).unwrap();
+    let log = folder.path().join("log.dsjson");
+    fs::write(&log, text.repeat(4)).unwrap();
+    let mut settings = settings(SquareCb::default(), &log, crossed());
+    settings.output.decisions = true;
+    let mut stream = Stream::new(&settings, Some(folder.path())).unwrap();
+    stream.go_on().unwrap();
+    stream.save(folder.path()).unwrap();
+    let resumed = || {
+        let mut stream = Stream::new(&settings, Some(folder.path()))?;
+        stream.load(folder.path())?;
+        stream.go_on()
+    };
+    let decisions = folder.path().join("decisions.jsonl");
+    resumed().unwrap();
+    fs::write(&decisions, "").unwrap();
+    let problem = resumed().unwrap_err();
+    assert!(problem.to_string().contains("shorter than when the checkpoint"), "{problem}");
+    fs::write(&log, &text).unwrap();
+    let problem = resumed().unwrap_err();
+    assert!(problem.message().contains("fewer lines"), "{problem}");
+}
+
+/// Quotes within a cell are text; one that is not closed costs its line alone; a file may begin with a mark.
+#[test]
+fn csv_loses_no_rows_to_quotes() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.csv");
+    let good = "b,0,0.5,3\r\n".repeat(3);
+    let quoted = "a,1,0.5,\"two\nlines, and \"\"quotes\"\"\"\n";
+    let text = format!(
+        "\u{feff}action,reward,propensity,x\na,1,0.5,5\" pipe\n{good}{quoted}{good}a,1,0.5,\"open\n{good}"
+    );
+    fs::write(&log, &text).unwrap();
+    let mut settings = settings(SquareCb::default(), &log, OracleSettings::default());
+    let problem = Stream::new(&settings, None).unwrap().go_on().unwrap_err();
+    assert!(problem.to_string().contains("log.csv:11: "), "{problem}");
+    settings.data.on_bad_line = OnBadLine::Skip;
+    let state = run(&settings).state;
+    assert_eq!((state.learned, state.skipped, state.place.lines), (11, 1, 14));
+    // And where the rest would be too long for a cell.
+    fs::write(&log, text + &good.repeat(4000)).unwrap();
+    let state = run(&settings).state;
+    assert_eq!((state.learned, state.skipped, state.place.lines), (12_011, 1, 12_014));
+    let packed = folder.path().join("log.csv.gz");
+    pack(&packed, &fs::read(&log).unwrap());
+    settings.data.train = vec![packed.clone()];
+    assert_eq!(run(&settings).state.learned, 12_011);
+    let bytes = fs::read(&packed).unwrap();
+    fs::write(&packed, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(Stream::new(&settings, None).err().unwrap().to_string().contains("log.csv.gz"));
+}
+
+#[test]
+fn a_mark_of_the_encoding_is_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, line) in [
+        ("log.dsjson", fs::read_to_string(golden("decisions.dsjson")).unwrap()),
+        ("log.vw", "shared |U x\n0:1:0.5 |A y\n|A z\n".into()),
+    ] {
+        let log = folder.path().join(name);
+        fs::write(&log, format!("\u{feff}{line}")).unwrap();
+        assert!(run(&settings(SquareCb::default(), &log, crossed())).state.learned > 0);
+    }
+}
+
+/// Decisions among very many actions are neither kept in numbers nor compared action by action.
+#[test]
+fn actions_may_be_very_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, actions) = (folder.path().join("log.csv"), folder.path().join("actions.csv"));
+    let count = 50_000;
+    let all: Vec<String> = (0..count).map(|at| format!("i{at}")).collect();
+    fs::write(
+        &actions,
+        format!("action,price\n{}", all.iter().map(|name| format!("{name},1\n")).collect::<String>()),
+    )
+    .unwrap();
+    let could = all.join(" ");
+    fs::write(&log, format!("action,reward,propensity,could\ni7,1,0.5,{could}\ni8,1,0.5,{could}\n")).unwrap();
+    let mut settings = settings(SquareCb::default(), &log, OracleSettings::default());
+    settings.data.columns.actions = Some(actions);
+    settings.data.columns.available = "could".into();
+    let clock = std::time::Instant::now();
+    assert_eq!(run(&settings).state.actions, 2 * count);
+    settings.data.columns.available = String::new();
+    settings.data.columns.ignored = vec!["could".into()];
+    assert_eq!(run(&settings).state.actions, 2 * count);
+    // It takes minutes where each is compared with all others.
+    assert!(clock.elapsed().as_secs() < 20, "{:?}", clock.elapsed());
+}
+
+/// SquareCB forces p = 1 in all that it teaches, the second model of DR included.
+#[test]
+fn plain_schemes_weigh_nothing() {
+    let with = |probability: f64| {
+        let line = format!(
+            r#"{{"_label_cost":-1,"_label_probability":{probability},"_labelIndex":0,"a":[1,2],"c":{{"_multi":[{{"A":{{"x":1}}}},{{"A":{{"y":1}}}}]}}}}"#
+        );
+        let Line::Decision(decision) = dsjson::parse(&line).unwrap() else { panic!("no decision") };
+        let bytes = |costs| {
+            let mut settings = StreamSettings { method: SquareCb::default(), ..StreamSettings::default() };
+            settings.simulated.decisions = 1;
+            (settings.oracle.costs, settings.oracle.bits) = (costs, 4);
+            let mut stream = Stream::new(&settings, None).unwrap();
+            stream.learn(&decision).unwrap();
+            stream.oracle.to_bytes()
+        };
+        [Costs::Mtr, Costs::Ips, Costs::Direct, Costs::Dr, Costs::Sm].map(bytes)
+    };
+    assert!(with(0.5) == with(0.05));
+}

@@ -1,6 +1,9 @@
 //! Logged decisions in CSV: a row to a decision, with a map of what the columns mean.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+};
 
 use polo_run::{Problem, Result};
 use schemars::JsonSchema;
@@ -112,8 +115,8 @@ enum Role {
 pub struct Rows {
     roles: Vec<Role>,
     headers: Vec<String>,
-    /// Names of all actions, and their features.
-    names: Vec<String>,
+    /// Of each action's name, its place in the list of features.
+    places: HashMap<String, usize>,
     actions: Vec<Example>,
 }
 
@@ -143,11 +146,45 @@ fn add_cell(
     Ok(())
 }
 
-/// A record as its cells; none if it is no CSV.
+/// A record, without the end of its last line, as its cells; none if it is no CSV, or more than one record.
 pub(super) fn cells(record: &str) -> Option<csv::StringRecord> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(record.as_bytes());
-    reader.records().next()?.ok()
+    let mut cells = csv::StringRecord::new();
+    let one = reader.read_record(&mut cells).ok()? && reader.position().byte() == record.len() as u64;
+    one.then_some(cells)
+}
+
+/// Where in a cell the reading of a record stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// Before its first character.
+    #[default]
+    Begins,
+    /// A quote in it stands for itself.
+    Plain,
+    /// A comma or an end of a line is text.
+    Quoted,
+    /// After a quote that ends it, or is the first of two that stand for one.
+    Ends,
+}
+
+impl Cell {
+    /// After more bytes.
+    pub(super) fn after(self, bytes: &[u8]) -> Self {
+        if self == Self::Begins && !bytes.contains(&b'"') {
+            return match bytes.last() {
+                None | Some(b',' | b'\n' | b'\r') => Self::Begins,
+                Some(_) => Self::Plain,
+            };
+        }
+        bytes.iter().fold(self, |cell, byte| match (cell, byte) {
+            (Self::Quoted, b'"') => Self::Ends,
+            (Self::Quoted, _) | (Self::Begins | Self::Ends, b'"') => Self::Quoted,
+            (_, b',' | b'\n' | b'\r') => Self::Begins,
+            _ => Self::Plain,
+        })
+    }
 }
 
 impl Rows {
@@ -161,11 +198,12 @@ impl Rows {
         // Whole numbers in their order, and all others after them.
         names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
         let mut actions = vec![Example::default(); names.len()];
+        let mut places: HashMap<String, usize> = names.into_iter().zip(0..).collect();
         if let Some(path) = &columns.actions {
-            Self::describe(path, &mut names, &mut actions)?;
+            Self::describe(path, &mut places, &mut actions)?;
         }
-        for (name, action) in names.iter().zip(&mut actions) {
-            add(action, ACTION, hash(&format!("id{name}"), hash(ACTION, 0)), 1.0);
+        for (name, at) in &places {
+            add(&mut actions[*at], ACTION, hash(&format!("id{name}"), hash(ACTION, 0)), 1.0);
         }
         let missing = |what: &str, key: &str| {
             Problem::input(format!("there is no column `{what}`")).place(format!("data.columns.{key}")).hint(
@@ -191,7 +229,7 @@ impl Rows {
         }
         let pair = |header: &str| {
             let action = columns.of_action.iter().find_map(|prefix| header.strip_prefix(prefix.as_str()))?;
-            Some(names.iter().position(|name| name == action))
+            Some(places.get(action).map(|place| (*place, header.len() - action.len())))
         };
         let role = |header: &String| -> Role {
             if header == &columns.action {
@@ -212,8 +250,7 @@ impl Rows {
                 Role::Category { name: header.clone() }
             } else {
                 match pair(header) {
-                    Some(Some(action)) => {
-                        let prefix = header.len() - names[action].len();
+                    Some(Some((action, prefix))) => {
                         Role::Pair { action, feature: hash(&header[..prefix], hash(PAIR, 0)) }
                     }
                     // About an action that is in no row.
@@ -222,11 +259,15 @@ impl Rows {
                 }
             }
         };
-        Ok(Self { roles: headers.iter().map(role).collect(), headers: headers.to_vec(), names, actions })
+        Ok(Self { roles: headers.iter().map(role).collect(), headers: headers.to_vec(), places, actions })
     }
 
     /// Adds the features of a file of actions.
-    fn describe(path: &std::path::Path, names: &mut Vec<String>, actions: &mut Vec<Example>) -> Result<()> {
+    fn describe(
+        path: &std::path::Path,
+        places: &mut HashMap<String, usize>,
+        actions: &mut Vec<Example>,
+    ) -> Result<()> {
         let table = Table::read(path)?;
         let id = table.find("action").or_else(|| table.find("item_id"));
         let Some(id) = id else {
@@ -238,11 +279,10 @@ impl Rows {
             if !described.insert(name.to_owned()) {
                 return Err(row.problem(id, format!("action `{name}` stands twice")));
             }
-            let at = names.iter().position(|one| one == name).unwrap_or_else(|| {
-                names.push(name.to_owned());
+            let at = *places.entry(name.to_owned()).or_insert(actions.len());
+            if at == actions.len() {
                 actions.push(Example::default());
-                names.len() - 1
-            });
+            }
             for (column, header) in table.headers.iter().enumerate() {
                 if column != id && !header.is_empty() {
                     add_cell(&mut actions[at], ACTION, header, row.text(column), false)
@@ -250,7 +290,7 @@ impl Rows {
                 }
             }
         }
-        match names.iter().find(|name| !described.contains(*name)) {
+        match places.keys().filter(|name| !described.contains(*name)).min() {
             None => Ok(()),
             Some(name) => Err(Problem::input(format!("action `{name}` of the log is not described"))
                 .place(path.display().to_string())),
@@ -267,7 +307,11 @@ impl Rows {
             return Ok(Line::Other);
         }
         let whole = |what: String| Flaw { what, line: 0, column: None };
-        let cells = cells(record).ok_or_else(|| whole("it is no CSV".into()))?;
+        if Cell::default().after(record.as_bytes()) == Cell::Quoted {
+            return Err(whole("a quote is not closed".into()));
+        }
+        let cells =
+            cells(record).ok_or_else(|| whole("it is no CSV, or has an end of a line within".into()))?;
         if cells.len() != self.roles.len() {
             let (found, expected) = (cells.len(), self.roles.len());
             return Err(whole(format!("it has {found} cells, and there are {expected} columns")));
@@ -286,16 +330,17 @@ impl Rows {
                 number.ok_or_else(|| flaw(format!("`{header}` is no number: `{cell}`")))
             };
             let known = |name: &str| {
-                let at = self.names.iter().position(|one| one == name);
-                at.ok_or_else(|| flaw(format!("`{name}` is no action that the files had when the run began")))
+                self.places.get(name).copied().ok_or_else(|| {
+                    flaw(format!("`{name}` is no action that the files had when the run began"))
+                })
             };
             match role {
                 Role::Ignored => {}
                 Role::Event => cell.clone_into(&mut decision.event),
+                Role::Action | Role::Reward | Role::Cost | Role::Propensity if cell.is_empty() => {}
                 Role::Action => action = Some(known(cell)?),
-                Role::Reward if cell.is_empty() => {}
-                Role::Cost if cell.is_empty() => {}
-                Role::Reward => cost = Some(-number()?),
+                // No cost of -0 for a reward of 0.
+                Role::Reward => cost = Some(0.0 - number()?),
                 Role::Cost => cost = Some(number()?),
                 Role::Propensity => probability = Some(number()?),
                 Role::Available => {
@@ -315,22 +360,35 @@ impl Rows {
                 }
             }
         }
-        let list = available.unwrap_or_else(|| (0..self.names.len()).collect());
-        if list.is_empty() {
+        // Where each action stands in the decision, if not all are available.
+        let stand: Option<HashMap<usize, usize>> =
+            available.as_ref().map(|list| list.iter().copied().zip(0..).collect());
+        let stands = |action: usize| match &stand {
+            Some(stand) => stand.get(&action).copied(),
+            None => Some(action),
+        };
+        decision.actions = match &available {
+            Some(list) => list.iter().map(|at| self.actions[*at].clone()).collect(),
+            None => self.actions.clone(),
+        };
+        if decision.actions.is_empty() {
             return Err(whole("no action is available".into()));
         }
-        if (1..list.len()).any(|at| list[..at].contains(&list[at])) {
+        if stand.as_ref().is_some_and(|stand| stand.len() < decision.actions.len()) {
             return Err(whole("an action is available twice".into()));
         }
-        decision.actions = list.iter().map(|at| self.actions[*at].clone()).collect();
         for (action, feature, value) in pairs {
-            if let Some(place) = list.iter().position(|at| *at == action) {
+            if let Some(place) = stands(action) {
                 add(&mut decision.actions[place], PAIR, feature, value);
             }
         }
-        if let (Some(action), Some(cost), Some(probability)) = (action, cost, probability) {
-            let Some(place) = list.iter().position(|at| *at == action) else {
-                return Err(whole(format!("action `{}` was taken and is not available", self.names[action])));
+        if let Some(cost) = cost {
+            let (Some(action), Some(probability)) = (action, probability) else {
+                return Err(whole("there is an outcome, and no action or no probability".into()));
+            };
+            let Some(place) = stands(action) else {
+                let name = self.places.iter().find(|(_, at)| **at == action).map_or("", |(name, _)| name);
+                return Err(whole(format!("action `{name}` was taken and is not available")));
             };
             decision.outcome = Some(Outcome { action: place, cost, probability });
         }
@@ -401,14 +459,25 @@ mod tests {
             ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0";
         let records = ["0,2019-11-24,10,2,1,0.05,cef3,0.0", "1,2019-11-24,0,3,0,0.5,81ce,4.0"];
         let rows = rows(&Columns::default(), headers, &records).unwrap();
-        assert_eq!(rows.names, ["0", "10"]);
+        assert_eq!((rows.places["0"], rows.places["10"]), (0, 1));
         let found = decision(&rows, records[1]);
-        assert_eq!(found.outcome, Some(Outcome { action: 0, cost: -0.0, probability: 0.5 }));
+        assert_eq!(found.outcome, Some(Outcome { action: 0, cost: 0.0, probability: 0.5 }));
         assert_eq!(found.shared.space(b'C').len(), 2);
         assert_eq!(found.actions[0].space(b'P').len(), 1);
     }
 
     proptest::proptest! {
+        /// Against the reader of CSV itself: a line that is added is another record where no quote is open.
+        #[test]
+        fn quotes_are_those_of_csv(record in "[ab,\"]{0,12}") {
+            let open = Cell::default().after(record.as_bytes()) == Cell::Quoted;
+            let (first, rest) = record.split_at(record.len() / 2);
+            proptest::prop_assert_eq!(Cell::default().after(first.as_bytes()).after(rest.as_bytes()), Cell::default().after(record.as_bytes()));
+            let text = format!("z,{record}\ny");
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+            proptest::prop_assert_eq!(open, reader.records().count() == 1, "{}", text);
+        }
+
         #[test]
         fn nothing_panics(record in "[a-c0-9,\" .é\\-]{0,40}") {
             let rows = rows(&Columns::default(), "action,reward,propensity,x", &["a,1,0.5,3"]).unwrap();
@@ -434,6 +503,11 @@ mod tests {
         check(&rows, "b,1,0.5,3", "`b` is no action", Some(1));
         check(&rows, "a,NaN,0.5,3", "`reward` is no number", Some(3));
         check(&rows, "a,1,0.5,inf", "no finite number", Some(9));
-        check(&rows, "a,1,\"0.5", "it has 3 cells", None);
+        check(&rows, "a,1,\"0.5", "a quote is not closed", None);
+        check(&rows, "a,1,0.5,3\ra,1,0.5,4", "an end of a line", None);
+        check(&rows, "a,1,,3", "no probability", None);
+        check(&rows, ",1,0.5,3", "no action", None);
+        assert_eq!(decision(&rows, ",,,3").outcome, None);
+        assert_eq!(decision(&rows, "a,1,0.5,5\" pipe").shared.space(b'C').len(), 1);
     }
 }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    columns::{self, Rows},
+    columns::{self, Cell, Rows},
     settings::{Data, Format, OnBadLine},
     text,
 };
@@ -60,8 +60,13 @@ pub enum Found {
     Bad,
 }
 
-/// Pieces that are parsed together, in parallel, and learnt one after the other.
+/// Pieces that are parsed together, in parallel, and learnt one after the other, and bytes of them, about: a decision among
+/// a million actions takes much memory.
 const CHUNK: usize = 512;
+const CHUNK_BYTES: usize = 16 << 20;
+/// A record of CSV that has line ends between quotes is not longer: else a quote that is not closed would take all that
+/// follows with it.
+const MOST_QUOTED: usize = 1 << 16;
 
 /// Files of logged decisions.
 pub struct Files {
@@ -143,8 +148,8 @@ impl Files {
     }
 
     fn pieces(&mut self, place: &mut Place) -> Result<Vec<Piece>> {
-        let mut pieces = Vec::with_capacity(CHUNK);
-        while pieces.len() < CHUNK && place.file < self.paths.len() {
+        let (mut pieces, mut bytes) = (Vec::with_capacity(CHUNK), 0);
+        while pieces.len() < CHUNK && bytes < CHUNK_BYTES && place.file < self.paths.len() {
             let path = &self.paths[place.file];
             let failed = |error: std::io::Error| Problem::io("read", path, &error);
             let reader = match &mut self.reader {
@@ -152,9 +157,22 @@ impl Files {
                 None => self.reader.insert(reader_at(path, place.offset).map_err(failed)?),
             };
             let mut piece = Piece { file: place.file, line: place.line + 1, bytes: Vec::new() };
+            let mut cell = Cell::default();
+            // After the first line.
+            let mut first: Option<(Place, usize)> = None;
             loop {
                 let before = piece.bytes.len();
                 let read = reader.read_until(b'\n', &mut piece.bytes).map_err(failed)?;
+                if let Some((after, length)) = &first
+                    && cell == Cell::Quoted
+                    && (read == 0 || piece.bytes.len() > MOST_QUOTED)
+                {
+                    // The line alone is bad: those that follow are read anew.
+                    piece.bytes.truncate(*length);
+                    *place = after.clone();
+                    *reader = reader_at(path, place.offset).map_err(failed)?;
+                    break;
+                }
                 if read == 0 {
                     break;
                 }
@@ -163,7 +181,11 @@ impl Files {
                 place.lines += 1;
                 let goes_on = match self.format {
                     // A cell may hold line ends between quotes.
-                    Format::Csv => piece.bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1,
+                    Format::Csv => {
+                        cell = cell.after(&piece.bytes[before..]);
+                        first.get_or_insert((place.clone(), piece.bytes.len()));
+                        cell == Cell::Quoted
+                    }
                     Format::Text => !piece.bytes[before..].trim_ascii().is_empty(),
                     Format::Auto | Format::Dsjson => false,
                 };
@@ -178,7 +200,10 @@ impl Files {
                 }
                 // The names of columns.
                 false if self.format == Format::Csv && piece.line == 1 => {}
-                false => pieces.push(piece),
+                false => {
+                    bytes += piece.bytes.len();
+                    pieces.push(piece);
+                }
             }
         }
         Ok(pieces)
@@ -193,6 +218,8 @@ fn parse(piece: &Piece, rows: Option<&Rows>, format: Format) -> Result<Line, Fla
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         Flaw { what: "it is not UTF-8".into(), line, column: Some(before.len() - start + 1) }
     })?;
+    // Some programs begin a file with a mark of its encoding.
+    let text = if piece.line == 1 { text.trim_start_matches('\u{feff}') } else { text };
     let line = match (rows, format) {
         _ if text.trim().is_empty() => Line::Other,
         (Some(rows), _) => rows.parse(text)?,
