@@ -259,12 +259,8 @@ impl<E: ExplorerSettings> Stream<E> {
         }
         let likeliest = (0..probabilities.len())
             .fold(0, |best, at| if probabilities[at] > probabilities[best] { at } else { best });
-        let features = |rows: &[crate::features::Example]| -> usize {
-            rows.iter().flat_map(|row| &row.spaces).map(|(_, features)| features.len()).sum()
-        };
-        let count = decision.actions.len();
-        let features =
-            count * features(std::slice::from_ref(&decision.shared)) + features(&decision.actions) + count;
+        let features = |action| self.oracle.features(decision, action).len();
+        let features: usize = (0..decision.actions.len()).map(features).sum();
         state.table.push(Row {
             average: state.loss / state.weight,
             since_last: state.recent.0 / state.recent.1,

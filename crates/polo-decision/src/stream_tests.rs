@@ -75,6 +75,27 @@ fn probabilities_and_losses_are_those_of_vowpal_wabbit() {
     check("regcbopt", RegCb { optimistic: true, first_only: true, ..regcb }, crossed());
 }
 
+/// The first rows of the table that Vowpal Wabbit 9.11 prints; it cuts the decimals that are rounded here.
+#[test]
+fn the_table_is_that_of_vowpal_wabbit() {
+    let log = golden("decisions.dsjson");
+    let table = run(&settings(SquareCb::default(), &log, crossed())).table();
+    let found: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let expected = [
+        "average since example example current current current",
+        "loss last counter weight label predict features",
+        "0.000000 0.000000 1 1.0 1:-0:0.25 0:0.25 56",
+        "0.000000 0.000000 2 2.0 0:-0:0.22 0:0.25 56",
+        "-0.154538 -0.309076 4 4.0 0:-0:0.24 2:0.87 56",
+        "-0.121707 -0.088875 8 8.0 1:-1:0.36 2:0.62 56",
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.join(" "), expected);
+    }
+    let plain = run(&settings(SquareCb::default(), &log, OracleSettings::default())).table();
+    assert!(plain.lines().skip(2).all(|line| line.ends_with(" 32")), "{plain}");
+}
+
 #[test]
 fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let folder = tempfile::tempdir().unwrap();
