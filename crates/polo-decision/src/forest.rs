@@ -225,4 +225,20 @@ mod tests {
         let problem = forest(9).learn(0, &decision(f32::INFINITY), 0, 1.0, 1.0).unwrap_err();
         assert!(problem.to_string().contains("too large"), "{problem}");
     }
+
+    /// What is older than the newest rows is forgotten, and trees are grown as often as it is said.
+    #[test]
+    fn the_newest_outcomes_count() {
+        let settings =
+            ForestSettings { most_rows: 20, refit_after: 10, refit_share: 0.0, ..ForestSettings::default() };
+        let mut model = Forest::new(1, &settings, Interactions::default());
+        for at in 0..49 {
+            model.learn(0, &decision(1.0), 0, at as f32, 1.0).unwrap();
+        }
+        let kept = &model.models[0];
+        let costs: Vec<f32> = kept.rows.iter().map(|row| row.cost).collect();
+        assert_eq!((costs[0], costs[19], costs.len(), kept.fresh), (29.0, 48.0, 20, 9));
+        // Grown on 20 to 39, which differ in nothing.
+        assert!((model.predict(0, &decision(1.0), 0) - 29.5).abs() < 1e-3);
+    }
 }

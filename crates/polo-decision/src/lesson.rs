@@ -167,17 +167,19 @@ pub(crate) mod tests {
 
     #[track_caller]
     fn check(costs: Costs, said: &[f32], expected: &[(usize, usize, f32, f32)]) {
-        let decision = Decision { actions: vec![Default::default(); 3], weight: 1.0, ..Decision::default() };
-        let outcome = Outcome { action: 1, cost: 0.5, probability: 0.25 };
-        let (probability, ratio) = (0.25, 1.0 / 3.0);
-        let lesson = Lesson { decision: &decision, outcome, probability, ratio, learned: 0, costs };
-        let mut spy = Spy { said: said.to_vec(), ..Spy::default() };
-        lesson.teach(&mut spy, 0, 7).unwrap();
-        let close =
-            spy.taught.iter().zip(expected).all(|(a, b)| {
-                (a.0, a.1) == (b.0, b.1) && (a.2 - b.2).abs() < 1e-6 && (a.3 - b.3).abs() < 1e-6
+        // A decision that stands for two counts twice.
+        for weight in [1.0, 2.0] {
+            let decision = Decision { actions: vec![Default::default(); 3], weight, ..Decision::default() };
+            let outcome = Outcome { action: 1, cost: 0.5, probability: 0.25 };
+            let (probability, ratio) = (0.25, 1.0 / 3.0);
+            let lesson = Lesson { decision: &decision, outcome, probability, ratio, learned: 0, costs };
+            let mut spy = Spy { said: said.to_vec(), ..Spy::default() };
+            lesson.teach(&mut spy, 0, 7).unwrap();
+            let close = spy.taught.iter().zip(expected).all(|(a, b)| {
+                (a.0, a.1) == (b.0, b.1) && (a.2 - b.2).abs() < 1e-6 && (a.3 - weight * b.3).abs() < 1e-6
             });
-        assert!(close && spy.taught.len() == expected.len(), "{:?} is not {expected:?}", spy.taught);
+            assert!(close && spy.taught.len() == expected.len(), "{:?} is not {expected:?}", spy.taught);
+        }
     }
 
     #[test]

@@ -139,6 +139,9 @@ mod tests {
         for (count, expected) in [(0, 0.3679), (1, 0.3679), (2, 0.1839), (3, 0.0613)] {
             assert!((share(count) - expected).abs() < 0.014, "{count}: {}", share(count));
         }
+        // Each model has draws of its own.
+        let same = (0..1000).filter(|at| bag.repeats(1, *at, &seeds) == bag.repeats(2, *at, &seeds)).count();
+        assert!((200..450).contains(&same), "{same}");
         let first = Bag { greedify: true, ..Bag::default() };
         assert!((0..100).all(|decision| first.repeats(0, decision, &seeds) == 1));
     }

@@ -110,6 +110,11 @@ mod tests {
         let square = crate::methods::squarecb::SquareCb::default().probabilities(&[0.0, 0.1], 1);
         let found = plain.weigh(&[0.9, 1.0], 9.0);
         check(&found, &square);
+        // Losses are cut to [1e-6, 1].
+        check(&plain.weigh(&[0.5, 7.0], 10.0), &plain.weigh(&[0.5, 1.0], 10.0));
+        let few = 1e-6 / (2e-6 + 10.0 * (0.5 - 1e-6));
+        let found = plain.weigh(&[-0.2, 0.5], 10.0);
+        assert!((found[1] / few - 1.0).abs() < 1e-4, "{found:?}");
         check(&FastCb::default().weigh(&[-0.9, -0.4], 10.0), &[1.0 - 0.019_230_77, 0.019_230_77]);
     }
 }

@@ -113,7 +113,7 @@ pub const CARD: MethodCard = MethodCard {
 };
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use polo_run::seed::Seeds;
 
     use super::*;
@@ -124,7 +124,7 @@ mod tests {
     };
 
     /// Plain gradient descent with weights of 1 and one feature to an action, its cost: s = rate x² |c^ - target|.
-    struct Descent(f32);
+    pub struct Descent(pub f32);
 
     impl Oracle for Descent {
         fn predict(&self, _: usize, _: &Decision, action: usize) -> f32 {

@@ -148,8 +148,14 @@ pub const CARD: MethodCard = MethodCard {
 
 #[cfg(test)]
 mod tests {
+    use polo_run::seed::Seeds;
+
     use super::*;
-    use crate::explore::tests::{COSTS, check};
+    use crate::{
+        explore::tests::{COSTS, check},
+        features::Decision,
+        methods::regcb::tests::Descent,
+    };
 
     #[test]
     fn the_golden_table() {
@@ -162,5 +168,18 @@ mod tests {
         // K = 2, a gap of 0.5, gamma 10.
         check(&SquareCb::default().probabilities(&[0.0, 0.5], 1), &[6.0 / 7.0, 1.0 / 7.0]);
         check(&SquareCb { epsilon: 0.8, ..SquareCb::default() }.probabilities(&[0.0, 1e9], 100), &[0.6, 0.4]);
+    }
+
+    /// Those that are left share everything, by their own number, without a floor.
+    #[test]
+    fn what_is_eliminated_is_never_taken() {
+        let decision = Decision { actions: vec![Default::default(); 4], ..Decision::default() };
+        let (oracle, seeds) = (Descent(0.5), Seeds::new(0));
+        let method = SquareCb { elimination: true, mellowness: 1.0, epsilon: 0.5, ..SquareCb::default() };
+        let situation =
+            Situation { oracle: &oracle, decision: &decision, learned: 1, number: 0, seeds: &seeds };
+        // K = 3, gamma = 10, a gap of 0.2.
+        let (far, tied) = (0.2, 1.0 / 3.0);
+        check(&method.decide(&situation), &[far, 1.0 - far - tied, 0.0, tied]);
     }
 }

@@ -199,6 +199,23 @@ mod tests {
         assert!(problem.message().contains("too large"), "{problem}");
     }
 
+    /// Beyond [`MOST_JOINT`] actions costs are drawn one by one, from their own means and variances.
+    #[test]
+    fn many_actions_are_drawn_one_by_one() {
+        let action = |hash| Example { spaces: vec![(b'a', vec![Feature { hash, value: 1.0 }])] };
+        let actions = (0..MOST_JOINT as u32 + 1).map(action).collect();
+        let decision = Decision { actions, weight: 1.0, ..Decision::default() };
+        let mut oracle = Ridge::new(1, &RidgeSettings::default(), Interactions::default());
+        for _ in 0..500 {
+            oracle.learn(0, &decision, 3, -8.0, 1.0).unwrap();
+        }
+        let seeds = Seeds::new(1);
+        let situation =
+            Situation { oracle: &oracle, decision: &decision, learned: 500, number: 0, seeds: &seeds };
+        let found = Thompson { draws: 50, ..Thompson::default() }.decide(&situation);
+        assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9 && found[3] > 0.9, "{}", found[3]);
+    }
+
     /// Actions with the same features have the same cost in every draw, though their covariance is singular.
     #[test]
     fn equal_actions_do_no_harm() {

@@ -127,3 +127,51 @@ impl World {
         Outcome { action, cost: if won { -1.0 } else { 0.0 }, probability: probability as f32 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(settings: Simulated, numbers: std::ops::Range<u64>) -> Vec<Asked> {
+        let mut world = World::new(&settings).unwrap();
+        numbers.map(|number| world.ask(number, &Seeds::new(3)).unwrap()).collect()
+    }
+
+    #[test]
+    fn actions_come_and_go_as_often_as_is_said() {
+        let of = |available| {
+            let settings = Simulated { decisions: 2000, actions: 4, available, ..Simulated::default() };
+            let asked = asked(settings, 0..2000);
+            assert!(asked.iter().all(|one| !one.costs.is_empty()));
+            asked.iter().map(|one| one.decision.actions.len()).sum::<usize>() as f64 / 2000.0
+        };
+        assert_eq!(of(1.0), 4.0);
+        // Four standard errors; with none drawn there is one.
+        assert!((of(0.7) - (2.8 + 0.3f64.powi(4))).abs() < 0.083, "{}", of(0.7));
+        assert!((of(1e-9) - 1.0).abs() < 1e-9);
+    }
+
+    /// The world after a change is another one, the same whether it is reached step by step or at once.
+    #[test]
+    fn worlds_change_when_it_is_said() {
+        let settings = |changes_every| Simulated { decisions: 20, changes_every, ..Simulated::default() };
+        let costs = |every, numbers| -> Vec<Vec<f64>> {
+            asked(settings(every), numbers).into_iter().map(|one| one.costs).collect()
+        };
+        let (still, moving) = (costs(0, 0..20), costs(8, 0..20));
+        assert_eq!(still[..8], moving[..8]);
+        assert!((8..20).all(|at| still[at] != moving[at]));
+        assert_eq!(moving[17..], costs(8, 17..20));
+    }
+
+    #[test]
+    fn outcomes_come_as_often_as_they_should() {
+        let mut world = World::new(&Simulated::default()).unwrap();
+        let seeds = Seeds::new(3);
+        let one = world.ask(0, &seeds).unwrap();
+        let sum: f32 = (0..10_000).map(|at| world.answer(at, &one, 2, 0.25, &seeds).cost).sum();
+        assert!((f64::from(sum) / 10_000.0 - one.costs[2]).abs() < 0.02, "{sum} {}", one.costs[2]);
+        let outcome = world.answer(0, &one, 2, 0.25, &seeds);
+        assert_eq!((outcome.action, outcome.probability), (2, 0.25));
+    }
+}
