@@ -117,9 +117,9 @@ impl Written<'_> {
     }
 }
 
-fn shorter() -> Problem {
-    Problem::input("the log has fewer lines than when the run began")
-        .hint("leave the files alone until the run has ended")
+fn changed() -> Problem {
+    Problem::input("the log has changed since the run began: lines are missing, or stand in another file")
+        .hint("leave the files alone until the run has ended; lines may be added at the end of the last one")
 }
 
 /// An action drawn from the probabilities, the `number`th with these seeds.
@@ -359,7 +359,7 @@ impl<E: ExplorerSettings> Process for Stream<E> {
                 let before = self.state.place.lines;
                 let found = files.next(&mut self.state.place)?;
                 if self.state.place.lines == before {
-                    return Err(shorter());
+                    return Err(changed());
                 }
                 for one in found {
                     match one {
@@ -419,7 +419,7 @@ impl<E: ExplorerSettings> Process for Stream<E> {
         if let Source::Files(files) = &mut self.source {
             files.rewind();
             if self.state.place.lines > files.total {
-                return Err(shorter());
+                return Err(changed());
             }
         }
         saved::read_models(&mut *self.oracle, &folder.join(saved::MODEL))

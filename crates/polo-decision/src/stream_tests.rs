@@ -373,7 +373,27 @@ fn what_shrinks_between_runs_is_an_error() {
     assert!(problem.to_string().contains("shorter than when the checkpoint"), "{problem}");
     fs::write(&log, &text).unwrap();
     let problem = resumed().unwrap_err();
-    assert!(problem.message().contains("fewer lines"), "{problem}");
+    assert!(problem.message().contains("lines are missing"), "{problem}");
+}
+
+/// A log that goes on after the run has ended is learnt from where it was left.
+#[test]
+fn what_is_added_to_a_log_is_learnt_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(golden("decisions.dsjson")).unwrap();
+    let log = folder.path().join("log.dsjson");
+    fs::write(&log, &text).unwrap();
+    let settings = settings(Bag { models: 2, ..Bag::default() }, &log, crossed());
+    run(&settings).save(folder.path()).unwrap();
+    fs::write(&log, text.repeat(2)).unwrap();
+    let mut stream = Stream::new(&settings, None).unwrap();
+    stream.load(folder.path()).unwrap();
+    while stream.done() < stream.total() {
+        stream.go_on().unwrap();
+    }
+    let whole = run(&settings);
+    assert_eq!((stream.done(), &stream.state), (300, &whole.state));
+    assert_eq!(stream.oracle.to_bytes(), whole.oracle.to_bytes());
 }
 
 /// Quotes within a cell are text; one that is not closed costs its line alone; a file may begin with a mark.
@@ -397,6 +417,10 @@ fn csv_loses_no_rows_to_quotes() {
     fs::write(&log, text + &good.repeat(4000)).unwrap();
     let state = run(&settings).state;
     assert_eq!((state.learned, state.skipped, state.place.lines), (12_011, 1, 12_014));
+    fs::write(folder.path().join("mac.csv"), "action,reward,propensity\ra,1,0.5\r").unwrap();
+    settings.data.train = vec![folder.path().join("mac.csv")];
+    let problem = Stream::new(&settings, None).err().unwrap();
+    assert!(problem.to_string().contains("mac.csv:1: its first line does not name columns"), "{problem}");
     let packed = folder.path().join("log.csv.gz");
     pack(&packed, &fs::read(&log).unwrap());
     settings.data.train = vec![packed.clone()];

@@ -183,7 +183,7 @@ pub const CARD: MethodCard = MethodCard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explore::tests::check;
+    use crate::{explore::tests::check, features::Decision, lesson::tests::Spy};
 
     #[test]
     fn what_is_little_known_is_likelier() {
@@ -203,5 +203,31 @@ mod tests {
         let squares: f64 = (0..20_000).map(|key| of(key).powi(2)).sum();
         // inverse_lambda / 2, within four standard errors.
         assert!((squares / 20_000.0 - 0.05).abs() < 0.002, "{squares}");
+    }
+
+    /// Targets are what a model begins at, here 0, and noise of this size, of its own for each model and decision.
+    #[test]
+    fn models_chase_noise() {
+        let decision = Decision { actions: vec![Default::default()], weight: 1.0, ..Decision::default() };
+        let outcome = Outcome { action: 0, cost: 0.5, probability: 0.5 };
+        let rnd = Rnd { models: 2, alpha: 0.3, ..Rnd::default() };
+        let mut spy = Spy { said: vec![0.0], ..Spy::default() };
+        let lesson = Lesson {
+            decision: &decision,
+            outcome,
+            probability: 0.5,
+            ratio: 1.0,
+            learned: 0,
+            costs: Costs::Mtr,
+        };
+        for learned in 0..2000 {
+            rnd.teach(&mut spy, &Lesson { learned, ..lesson }, &Seeds::new(0)).unwrap();
+        }
+        assert_eq!(spy.taught[2], (0, 0, 0.5, 2.0));
+        let of = |model| spy.taught.iter().filter(move |one| one.0 == model).map(|one| f64::from(one.2));
+        let spread = |model| (of(model).map(|target| target * target).sum::<f64>() / 2000.0).sqrt();
+        // Four standard errors.
+        assert!((spread(1) - 0.3).abs() < 0.02 && (spread(2) - 0.3).abs() < 0.02, "{}", spread(1));
+        assert!(of(1).zip(of(2)).all(|(one, other)| one != other));
     }
 }

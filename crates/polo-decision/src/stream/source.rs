@@ -68,6 +68,8 @@ const CHUNK_BYTES: usize = 16 << 20;
 /// follows with it.
 const MOST_QUOTED: usize = 1 << 16;
 
+const REMEDY: &str = "mend it, or --set data.on_bad_line=skip leaves such lines out and counts them";
+
 /// Files of logged decisions.
 pub struct Files {
     paths: Vec<PathBuf>,
@@ -77,6 +79,8 @@ pub struct Files {
     reader: Option<Box<dyn BufRead + Send>>,
     /// Lines of all files.
     pub total: u64,
+    /// What can be done about a line that is no decision.
+    pub remedy: &'static str,
 }
 
 /// A piece of a file: a line, or the lines of a decision.
@@ -88,11 +92,12 @@ struct Piece {
 }
 
 impl Files {
-    /// Opens the files and counts their lines.
+    /// Opens the files, and those of folders in the order of their names, and counts their lines.
     ///
     /// # Errors
     /// Files that cannot be read or hold nothing; CSV files whose columns differ or are not what they should be.
     pub fn open(data: &Data) -> Result<Self> {
+        let data = &Data { train: expanded(&data.train)?, ..data.clone() };
         let format = match data.format {
             Format::Auto => detected(&data.train)?,
             format => format,
@@ -108,12 +113,16 @@ impl Files {
             let first = data.train.first().map_or_else(String::new, |path| path.display().to_string());
             return Err(Problem::input("there is no line in the log").place(first));
         }
+        if format == Format::Csv && total <= data.train.len() as u64 {
+            let first = data.train[0].display().to_string();
+            return Err(Problem::input("there is no row below the names of the columns").place(first));
+        }
         let rows = match &headers {
             Some((_, headers)) => Some(Rows::new(&data.columns, headers, seen)?),
             None => None,
         };
         let (paths, on_bad_line) = (data.train.clone(), data.on_bad_line);
-        Ok(Self { paths, format, on_bad_line, rows, reader: None, total })
+        Ok(Self { paths, format, on_bad_line, rows, reader: None, total, remedy: REMEDY })
     }
 
     /// Begins to read at a place.
@@ -139,9 +148,13 @@ impl Files {
                     Some(column) => format!("{path}:{number}:{column}"),
                     None => format!("{path}:{number}"),
                 };
-                Err(Problem::input(format!("the line is no decision: {what}"))
-                    .place(place)
-                    .hint("mend it, or --set data.on_bad_line=skip leaves such lines out and counts them"))
+                let hint = match number {
+                    // Perhaps none of the others is one either.
+                    1 => format!("it was read as {format:?}, by the file's name or data.format; {}", self.remedy)
+                        .to_lowercase(),
+                    _ => self.remedy.to_owned(),
+                };
+                Err(Problem::input(format!("the line is no decision: {what}")).place(place).hint(hint))
             }
         };
         pieces.iter().zip(parsed).map(found).collect()
@@ -154,7 +167,7 @@ impl Files {
             let failed = |error: std::io::Error| Problem::io("read", path, &error);
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                None => self.reader.insert(reader_at(path, place.offset).map_err(failed)?),
+                None => self.reader.insert(begin(path, place)?),
             };
             let mut piece = Piece { file: place.file, line: place.line + 1, bytes: Vec::new() };
             let mut cell = Cell::default();
@@ -194,8 +207,14 @@ impl Files {
                 }
             }
             match piece.bytes.is_empty() {
+                // Lines that are added to the last file later are read from here.
+                true if place.file + 1 == self.paths.len() => break,
                 true => {
                     self.reader = None;
+                    if place.file + 1 == self.paths.len() {
+                        // Stays here: the log may go on later.
+                        break;
+                    }
                     *place = Place { file: place.file + 1, lines: place.lines, ..Place::default() };
                 }
                 // The names of columns.
@@ -265,6 +284,53 @@ fn reader_at(path: &Path, offset: u64) -> std::io::Result<Box<dyn BufRead + Send
     Ok(Box::new(reader))
 }
 
+/// A reader that goes on behind what was read before. Where the last line had no end then, its end is read here.
+fn begin(path: &Path, place: &mut Place) -> Result<Box<dyn BufRead + Send>> {
+    let failed = |error: std::io::Error| Problem::io("read", path, &error);
+    if place.offset == 0 {
+        return reader_at(path, 0).map_err(failed);
+    }
+    let mut reader = reader_at(path, place.offset - 1).map_err(failed)?;
+    let mut end = Vec::new();
+    reader.read_until(b'\n', &mut end).map_err(failed)?;
+    match end.split_first() {
+        Some((b'\n', _)) | None => {}
+        Some((_, rest)) if rest.trim_ascii().is_empty() => place.offset += rest.len() as u64,
+        Some(_) => {
+            return Err(Problem::input("the line has grown since it was learnt from")
+                .at(path, place.line as usize, None)
+                .hint("add whole lines to a log"));
+        }
+    }
+    Ok(reader)
+}
+
+/// Files as given, and the files of folders by name.
+fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths.iter() {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let failed = |error: std::io::Error| Problem::io("list", path, &error);
+        let mut inside = Vec::new();
+        for entry in path.read_dir().map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if !hidden && entry.path().is_file() {
+                inside.push(entry.path());
+            }
+        }
+        if inside.is_empty() {
+            return Err(Problem::input(format!("there is no file in the folder {}", path.display())));
+        }
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
 fn count_lines(path: &Path) -> Result<u64> {
     let failed = |error: std::io::Error| Problem::io("read", path, &error);
     let mut reader = reader_at(path, 0).map_err(failed)?;
@@ -290,6 +356,9 @@ fn scan(
 ) -> Result<u64> {
     let alone = Data { train: vec![path.to_owned()], ..data.clone() };
     let total = count_lines(path)?;
+    if total == 0 {
+        return Ok(0);
+    }
     let mut files = Files {
         paths: alone.train,
         format: Format::Csv,
@@ -297,14 +366,19 @@ fn scan(
         rows: None,
         reader: None,
         total,
+        remedy: REMEDY,
     };
     let failed = |error: std::io::Error| Problem::io("read", path, &error);
     let mut first = Vec::new();
     reader_at(path, 0).map_err(failed)?.read_until(b'\n', &mut first).map_err(failed)?;
     let first = String::from_utf8_lossy(&first);
     let first = first.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
-    let names: Vec<String> = columns::cells(first)
-        .map_or_else(Vec::new, |cells| cells.iter().map(|cell| cell.trim().to_owned()).collect());
+    let names = columns::cells(first).ok_or_else(|| {
+        Problem::input("its first line does not name columns")
+            .at(path, 1, None)
+            .hint("lines end with a line feed; cells are parted by commas")
+    })?;
+    let names: Vec<String> = names.iter().map(|cell| cell.trim().to_owned()).collect();
     if let Some(twice) = (1..names.len()).find(|at| names[..*at].contains(&names[*at])) {
         let what = format!("the column `{}` stands twice", names[twice]);
         return Err(Problem::input(what).at(path, 1, None));
