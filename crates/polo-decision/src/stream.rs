@@ -45,6 +45,8 @@ use source::{Files, Found, Line, Place};
 /// What has been seen and lost so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct State {
+    /// The files of the log, in which a place is one of them by its number.
+    files: Vec<PathBuf>,
     place: Place,
     decisions: u64,
     learned: u64,
@@ -134,6 +136,10 @@ impl<E: ExplorerSettings> Stream<E> {
             0 => Source::Files(Files::open(&settings.data)?),
             decisions => Source::World(Box::new(World::new(&settings.simulated)?), decisions),
         };
+        let files = match &source {
+            Source::Files(files) => files.paths().to_vec(),
+            Source::World(..) => Vec::new(),
+        };
         let output = out.filter(|_| settings.output.decisions);
         let seeds = Seeds::new(settings.training.seed);
         Ok(Self {
@@ -142,7 +148,7 @@ impl<E: ExplorerSettings> Stream<E> {
             seeds,
             source,
             output: output.map(|folder| (folder.join("decisions.jsonl"), None)),
-            state: State::default(),
+            state: State { files, ..State::default() },
         })
     }
 
@@ -418,12 +424,13 @@ impl<E: ExplorerSettings> Process for Stream<E> {
         self.state = load_state(&folder.join("stream.json"))?;
         if let Source::Files(files) = &mut self.source {
             files.rewind();
-            if self.state.place.lines > files.total {
+            if self.state.place.lines > files.total || !files.paths().starts_with(&self.state.files) {
                 return Err(changed());
             }
         }
         saved::read_models(&mut *self.oracle, &folder.join(saved::MODEL))
     }
+            self.state.files = files.paths().to_vec();
 
     fn finish(&self, path: &Path) -> Result<()> {
         make_folder(path)?;

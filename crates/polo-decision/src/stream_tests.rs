@@ -396,6 +396,33 @@ fn what_is_added_to_a_log_is_learnt_too() {
     assert_eq!(stream.oracle.to_bytes(), whole.oracle.to_bytes());
 }
 
+/// A file that comes into a folder before those that were read would be taken for one of them.
+#[test]
+fn files_that_come_between_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (logs, saved) = (folder.path().join("logs"), folder.path().join("saved"));
+    [&logs, &saved].iter().for_each(|path| fs::create_dir(path).unwrap());
+    let text = fs::read_to_string(golden("decisions.dsjson")).unwrap();
+    let add = |name: &str| fs::write(logs.join(name), &text).unwrap();
+    add("a.dsjson");
+    add("c.dsjson");
+    let settings = settings(SquareCb::default(), &logs, crossed());
+    run(&settings).save(&saved).unwrap();
+    let resumed = || {
+        let mut stream = Stream::new(&settings, None)?;
+        stream.load(&saved)?;
+        while stream.done() < stream.total() {
+            stream.go_on()?;
+        }
+        Ok::<u64, Problem>(stream.state.learned)
+    };
+    assert_eq!(resumed().unwrap(), 300);
+    add("d.dsjson");
+    assert_eq!(resumed().unwrap(), 450);
+    add("b.dsjson");
+    assert!(resumed().unwrap_err().message().contains("has changed"));
+}
+
 /// Quotes within a cell are text; one that is not closed costs its line alone; a file may begin with a mark.
 #[test]
 fn csv_loses_no_rows_to_quotes() {

@@ -125,6 +125,11 @@ impl Files {
         Ok(Self { paths, format, on_bad_line, rows, reader: None, total, remedy: REMEDY })
     }
 
+    /// The files, those of folders one by one.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// Begins to read at a place.
     pub fn rewind(&mut self) {
         self.reader = None;
