@@ -11,7 +11,7 @@
 //! A⁻¹ has a row for each feature that was ever seen, products included, in the order of their first appearance. A feature
 //! never seen has variance 1/lambda and is independent of all others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use polo_run::{Problem, Result};
 use schemars::JsonSchema;
@@ -81,7 +81,8 @@ struct Model {
 #[derive(Debug, Default)]
 struct Seen {
     known: Vec<(usize, f64)>,
-    unknown: HashMap<u32, f64>,
+    /// In an order of its own: sums over it must not depend on chance.
+    unknown: BTreeMap<u32, f64>,
 }
 
 impl Model {
@@ -308,6 +309,16 @@ mod tests {
         assert!((model.predict(0, &one, 0) + 0.25).abs() < 0.01, "{}", model.predict(0, &one, 0));
         let problem = model.learn(0, &one, 0, 2.0, 1.0).unwrap_err();
         assert!(problem.to_string().contains("between -1 and 0"), "{problem}");
+    }
+
+    /// A run must not depend on the order in which a hash table happens to keep features.
+    #[test]
+    fn beliefs_are_the_same_to_the_last_bit() {
+        let model = ridge(&RidgeSettings::default());
+        let row: Vec<(u32, f32)> = (0..40).map(|at| (at, 1.0 / (at as f32 + 3.0))).collect();
+        let decision = decision(&[&row, &row[7..]]);
+        let first = model.posterior(0, &decision, true);
+        assert!((0..20).all(|_| model.posterior(0, &decision, true) == first));
     }
 
     #[test]

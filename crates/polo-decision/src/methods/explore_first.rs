@@ -1,7 +1,7 @@
 //! Explore first, then commit: even chances for the first decisions, the cheapest action from then on.
 //!
 //! ```text
-//! p(a) = 1/K for the first tau decisions, then 1[a is the first cheapest];   none below epsilon / K
+//! p(a) = 1/K until tau decisions are learnt from, then 1[a is the first cheapest];   none below epsilon / K
 //! ```
 
 use polo_run::{Result, card::MethodCard, config::Settings};
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExploreFirst {
-    /// Decisions that are taken evenly.
+    /// All actions are as likely until so many decisions have been learnt from.
     pub decisions: u64,
     /// Afterwards no action is less likely than this over the number of actions. Default from Vowpal Wabbit.
     #[schemars(range(min = 0.0, max = 1.0))]
