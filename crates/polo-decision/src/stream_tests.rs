@@ -516,3 +516,19 @@ fn plain_schemes_weigh_nothing() {
     };
     assert!(with(0.5) == with(0.05));
 }
+
+/// A decision that stands for others, which were dropped, counts as often in the loss.
+#[test]
+fn decisions_that_stand_for_others_weigh_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.dsjson");
+    let line = |cost: f64, pdrop: f64| {
+        format!(
+            r#"{{"_label_cost":{cost},"_label_probability":0.5,"_labelIndex":0,"pdrop":{pdrop},"a":[1,2],"c":{{"_multi":[{{}},{{}}]}}}}"#
+        )
+    };
+    fs::write(&log, format!("{}\n{}\n", line(-1.0, 0.75), line(0.0, 0.0))).unwrap();
+    let even = EpsilonGreedy { epsilon: 1.0, ..EpsilonGreedy::default() };
+    let state = run(&settings(even, &log, OracleSettings::default())).state;
+    assert_eq!((state.loss, state.weight, state.scored), (-4.0, 5.0, 2));
+}
