@@ -412,6 +412,9 @@ impl<E: ExplorerSettings> Process for Stream<E> {
         }
         let mut metrics = Metrics::new();
         metrics.set("losses/average", loss / weight);
+        if matches!(self.source, Source::World(..)) {
+            metrics.set("stream/regret", regret / *decisions as f64);
+        }
         Ok(Some((metrics, line)))
     }
 
@@ -427,10 +430,10 @@ impl<E: ExplorerSettings> Process for Stream<E> {
             if self.state.place.lines > files.total || !files.paths().starts_with(&self.state.files) {
                 return Err(changed());
             }
+            self.state.files = files.paths().to_vec();
         }
         saved::read_models(&mut *self.oracle, &folder.join(saved::MODEL))
     }
-            self.state.files = files.paths().to_vec();
 
     fn finish(&self, path: &Path) -> Result<()> {
         make_folder(path)?;
@@ -501,7 +504,11 @@ pub fn plan<E: ExplorerSettings>(settings: &StreamSettings<E>) -> Result<Vec<(St
         "models",
         (settings.method.models() + settings.method.scorers(settings.oracle.costs)).to_string(),
     ));
-    lines.push(("interactions", settings.oracle.interactions.join(" ")));
+    let interactions = match settings.oracle.interactions.as_slice() {
+        [] => "none".into(),
+        words => words.join(" "),
+    };
+    lines.push(("interactions", interactions));
     Ok(lines.into_iter().map(|(what, value)| (what.to_owned(), value)).collect())
 }
 

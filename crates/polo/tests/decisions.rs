@@ -83,6 +83,34 @@ fn a_killed_stream_with_late_outcomes_writes_the_same_decisions() {
     assert_eq!(whole.lines().count(), 20_000);
 }
 
+/// A run on a folder of logs goes on where the last file got more lines, or others follow it.
+#[test]
+fn a_log_may_grow() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    log(folder, 150);
+    let all = fs::read_to_string(folder.join("log.dsjson")).unwrap();
+    let (first, rest) = all.split_at(all.match_indices('\n').nth(59).unwrap().0);
+    let (second, third) = rest.split_at(rest.match_indices('\n').nth(40).unwrap().0 + 1);
+    fs::create_dir(folder.join("logs")).unwrap();
+    let line = |out: &str| format!("train squarecb {CROSSED} --data logs --resume auto --out {out}");
+    refused(folder, &line("grown"), "no file in the folder", "");
+    fs::write(folder.join("logs/.hidden"), "no log").unwrap();
+    // Without the end of the last line.
+    fs::write(folder.join("logs/1.dsjson"), first).unwrap();
+    done(folder, &line("grown"));
+    fs::write(folder.join("logs/1.dsjson"), format!("{first}{second}")).unwrap();
+    done(folder, &line("grown"));
+    fs::write(folder.join("logs/2.dsjson"), third).unwrap();
+    done(folder, &line("grown"));
+    done(folder, &line("whole"));
+    let [grown, whole] =
+        ["grown", "whole"].map(|run| fs::read(folder.join(run).join("final/model.bin")).unwrap());
+    assert!(grown == whole, "what was learnt depends on how often the run stopped");
+    fs::write(folder.join("logs/2.dsjson"), format!("{}, or more\n{{}}\n", third.trim_end())).unwrap();
+    refused(folder, &line("grown"), "has grown", "whole lines");
+}
+
 /// A file of the shape of the Open Bandit Dataset's: item 2 earns, the others do not.
 #[test]
 fn rows_of_a_shop_are_learnt_from_as_they_are() {
@@ -245,7 +273,11 @@ fn what_cannot_be_learnt_from_is_refused() {
     refused(folder, "train squarecb --data missing.dsjson", "missing.dsjson", "");
     fs::write(folder.join("empty.dsjson"), "").unwrap();
     refused(folder, "train squarecb --data empty.dsjson", "no line", "");
+    fs::write(folder.join("header.csv"), "action,reward,propensity\n").unwrap();
+    refused(folder, "train squarecb --data header.csv", "no row below", "");
     log(folder, 20);
+    fs::copy(folder.join("log.dsjson"), folder.join("log.vw")).unwrap();
+    refused(folder, "train squarecb --data log.vw", "log.vw:1:", "read as text");
     let good = fs::read_to_string(folder.join("log.dsjson")).unwrap();
     fs::write(folder.join("bad.dsjson"), format!("{good}{}", &good[..40])).unwrap();
     refused(folder, "train squarecb --data bad.dsjson --out bad", "bad.dsjson:21", "on_bad_line=skip");

@@ -52,6 +52,7 @@ impl Decider {
             data.columns = learned.saved.columns.clone();
         }
         let mut files = Files::open(&data)?;
+        files.remedy = "mend it, or leave it out";
         let mut out = match out {
             None => None,
             Some(path) => {

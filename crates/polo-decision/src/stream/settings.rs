@@ -79,8 +79,8 @@ impl<E: ExplorerSettings> Settings for StreamSettings<E> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// Files of logged decisions, the same as `--data`; several are read one after the other. They may be compressed by
-    /// gzip.
+    /// Files of logged decisions, or folders of them, the same as `--data`; several are read one after the other, those of a
+    /// folder by name. They may be compressed by gzip.
     pub train: Vec<PathBuf>,
     /// How they are written.
     pub format: Format,

@@ -153,12 +153,12 @@ impl Files {
                     Some(column) => format!("{path}:{number}:{column}"),
                     None => format!("{path}:{number}"),
                 };
-                let hint = match number {
+                let mut hint = self.remedy.to_owned();
+                if number == 1 {
                     // Perhaps none of the others is one either.
-                    1 => format!("it was read as {format:?}, by the file's name or data.format; {}", self.remedy)
-                        .to_lowercase(),
-                    _ => self.remedy.to_owned(),
-                };
+                    let format = format!("{format:?}").to_lowercase();
+                    hint = format!("it was read as {format}, by the file's name or data.format; {hint}");
+                }
                 Err(Problem::input(format!("the line is no decision: {what}")).place(place).hint(hint))
             }
         };
@@ -212,8 +212,6 @@ impl Files {
                 }
             }
             match piece.bytes.is_empty() {
-                // Lines that are added to the last file later are read from here.
-                true if place.file + 1 == self.paths.len() => break,
                 true => {
                     self.reader = None;
                     if place.file + 1 == self.paths.len() {
@@ -313,7 +311,7 @@ fn begin(path: &Path, place: &mut Place) -> Result<Box<dyn BufRead + Send>> {
 /// Files as given, and the files of folders by name.
 fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for path in paths.iter() {
+    for path in paths {
         if !path.is_dir() {
             files.push(path.clone());
             continue;
