@@ -22,7 +22,8 @@ pub enum Costs {
     Direct,
     /// Every action's cost: f + 1[logged] (c - f)/p, with f a second model of the same kind, fitted to logged costs.
     Dr,
-    /// Every action's cost, so that the softmax of minus predictions climbs the estimated reward (supervised mode).
+    /// Every action's cost, so that the softmax of minus predictions climbs the estimated reward (supervised mode). Vowpal
+    /// Wabbit 9.11 gives these targets to actions in the order of their predictions; here each action has its own.
     Sm,
 }
 
