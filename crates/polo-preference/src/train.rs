@@ -457,7 +457,8 @@ pub fn train<M: MethodSettings>(
         }
     }
     start.tokenizer.save(&final_model)?;
-    report::training_report(out, report::Words { steps: "optimiser updates", evaluated: "held out" })?;
+    let words = report::Words { method: label, steps: "optimiser updates", evaluated: "held out" };
+    report::training_report(out, words)?;
     Ok(Outcome { final_model, metrics })
 }
 

@@ -382,7 +382,7 @@ fn frame(title: &str, y_label: &str, y: &Axis, below: f64) -> String {
     let _ = write!(
         svg,
         "<path class=\"frame\" d=\"M{LEFT} {TOP}V{:.1}H{:.1}\"/>\
-         <text class=\"axis\" text-anchor=\"middle\" transform=\"translate(14 {middle:.1}) rotate(-90)\">{}</text>",
+         <text class=\"axis\" text-anchor=\"middle\" transform=\"translate(11 {middle:.1}) rotate(-90)\">{}</text>",
         HEIGHT - BOTTOM,
         WIDTH - RIGHT,
         escape(y_label)

@@ -226,6 +226,7 @@ pub fn run<S, P: Process>(
     bar.finish();
     let left = folder.final_model()?;
     process.finish(&left)?;
-    report::training_report(out, report::Words { steps: labels.unit, evaluated: "evaluated" })?;
+    let words = report::Words { method: labels.method, steps: labels.unit, evaluated: "evaluated" };
+    report::training_report(out, words)?;
     Ok(Outcome { left, metrics })
 }

@@ -234,7 +234,8 @@ impl Shared {
         let seconds = now.duration_since(since).as_secs_f64();
         let rate = done.saturating_sub(base) as f64 / seconds;
         if rate.is_finite() && rate > 0.0 {
-            text += &format!(", {} {}/s", human::number(rate), self.unit);
+            let shown = if rate < 1e4 { human::number(rate) } else { human::count(rate as u64) };
+            text += &format!(", {shown} {}/s", self.unit);
             if self.total > done {
                 text += &format!(", ETA {}", human::seconds((self.total - done) as f64 / rate));
             }

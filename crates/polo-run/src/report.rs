@@ -25,6 +25,8 @@ const SAMPLE_LIMIT: usize = 20_000;
 const SAMPLE_FILES: usize = 3;
 /// Metrics that share one plot at most; more lines cannot be told apart.
 const LINES_PER_PLOT: usize = 4;
+/// Metrics of no known unit do not share a plot if one is so many times as large as another: it would lie flat.
+const MOST_APART: f64 = 30.0;
 
 /// Builds a page from top to bottom.
 #[derive(Clone, Debug)]
@@ -172,6 +174,8 @@ impl Report {
 /// What the page of a training run calls things.
 #[derive(Clone, Copy, Debug)]
 pub struct Words<'a> {
+    /// The method.
+    pub method: &'a str,
     /// The steps of the run, in the plural: `optimiser updates`, `episodes`.
     pub steps: &'a str,
     /// Metrics of evaluations: `held out`.
@@ -194,7 +198,8 @@ pub fn training_report(run_dir: &Path, words: Words<'_>) -> Result<()> {
     };
     let evaluations = rows.iter().filter(|row| row.split == Split::Eval).count();
     report.paragraph(&format!(
-        "{} {}, {evaluations} {}. One run of one seed: differences between such runs include the luck of the seed.",
+        "{}: {} {}, {evaluations} {}. One run of one seed: differences between such runs include the luck of the seed.",
+        words.method,
         human::count(last),
         words.steps,
         if evaluations == 1 { "evaluation" } else { "evaluations" }
@@ -261,17 +266,62 @@ fn summary(rows: &[Row]) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// One plot per group of metrics that share a unit; training solid, held-out data dashed.
+/// Metrics that one plot draws.
+struct Group<'a> {
+    title: &'a str,
+    unit: &'a str,
+    names: Vec<&'a str>,
+    /// The least and the largest size of a metric that is not all zeros.
+    sizes: Option<(f64, f64)>,
+}
+
+impl Group<'_> {
+    /// The sizes with those of another metric, if that can be told apart from zero beside them.
+    fn with(&self, size: f64) -> Option<(f64, f64)> {
+        let (least, most) = self.sizes.unwrap_or((size, size));
+        let (least, most) = (least.min(size), most.max(size));
+        (self.title != self.unit || most <= MOST_APART * least).then_some((least, most))
+    }
+}
+
+/// One plot per group of metrics that share a unit; training solid, held-out data dashed. Metrics with a single value are in
+/// the table alone, unless all are such.
 fn plots(rows: &[Row], words: Words<'_>) -> Vec<LinePlot> {
-    let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
-    for name in names(rows) {
+    let mut drawn = names(rows);
+    let moves =
+        |name: &str| [Split::Train, Split::Eval].iter().any(|s| course(rows, *s, name).nth(1).is_some());
+    if drawn.iter().any(|name| moves(name)) {
+        drawn.retain(|name| moves(name));
+    }
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for name in drawn {
         let (title, unit) = group_of(name);
-        match groups.iter_mut().find(|group| group.0 == title && group.2.len() < LINES_PER_PLOT) {
-            Some(group) => group.2.push(name),
-            None => groups.push((title, unit, vec![name])),
+        let values = rows.iter().filter_map(|row| row.metrics.get(name)).map(f64::abs);
+        let size = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
+        let fits = |group: &Group<'_>| {
+            group.title == title
+                && group.names.len() < LINES_PER_PLOT
+                && (size == 0.0 || group.with(size).is_some())
+        };
+        match groups.iter_mut().find(|group| fits(group)) {
+            Some(group) => {
+                group.names.push(name);
+                group.sizes = if size > 0.0 { group.with(size) } else { group.sizes };
+            }
+            None => groups.push(Group {
+                title,
+                unit,
+                names: vec![name],
+                sizes: (size > 0.0).then_some((size, size)),
+            }),
         }
     }
-    let plot = |(title, unit, names): (&str, &str, Vec<&str>)| {
+    let plot = |Group { title, unit, names, .. }: Group<'_>| {
+        // What shares its prefix with no other is better called by its name.
+        let (title, unit) = match (&names[..], title == unit) {
+            ([name], true) => (*name, name.rsplit('/').next().unwrap_or(name)),
+            _ => (title, unit),
+        };
         let mut series = Vec::new();
         for (colour, name) in names.into_iter().enumerate() {
             let (divisor, _) = scale_of(name);
@@ -313,6 +363,7 @@ fn group_of(name: &str) -> (&str, &str) {
 fn scale_of(name: &str) -> (f64, &str) {
     match name {
         _ if name.ends_with("_bytes") => (f64::from(1 << 20), "MiB"),
+        _ if name.ends_with("_per_second") => (1.0, "per second"),
         _ if name.ends_with("seconds") => (1.0, "seconds"),
         _ => (1.0, name),
     }
@@ -347,7 +398,7 @@ mod tests {
     use super::*;
     use crate::metrics::{MetricLog, Metrics};
 
-    const WORDS: Words<'_> = Words { steps: "optimiser updates", evaluated: "held out" };
+    const WORDS: Words<'_> = Words { method: "dpo", steps: "optimiser updates", evaluated: "held out" };
 
     #[test]
     fn all_text_is_escaped_and_nothing_is_fetched() {
@@ -418,11 +469,38 @@ mod tests {
             ["Loss", "Implicit rewards", "Preference accuracy", "Learning rate", "peak_memory_bytes"]
         );
         for expected in
-            ["loss, held out", ">MiB<", "beta = 0.1", "&lt;text of 20&gt;", "20 optimiser updates"]
+            ["loss, held out", ">MiB<", "beta = 0.1", "&lt;text of 20&gt;", "dpo: 20 optimiser updates"]
         {
             assert!(html.contains(expected), "{expected} is missing");
         }
         assert!(!html.contains("text of 2&gt;"), "only the newest samples are shown");
+    }
+
+    #[test]
+    fn what_would_lie_flat_beside_others_has_a_plot_of_its_own() {
+        let rows: Vec<Row> = (1..=5_u64)
+            .map(|step| {
+                let steps = step as f64;
+                let mut values = vec![
+                    ("stream/decisions", 100.0 * steps),
+                    ("stream/regret", 0.3 / steps),
+                    ("stream/learned", 90.0 * steps),
+                    ("stream/skipped", 0.0),
+                ];
+                if step == 5 {
+                    values.push(("values/best", 1.0));
+                }
+                Row { step, split: Split::Train, metrics: values.into_iter().collect() }
+            })
+            .collect();
+        let found: Vec<(String, String, usize)> = plots(&rows, WORDS)
+            .into_iter()
+            .map(|plot| (plot.title, plot.y_label, plot.series.len()))
+            .collect();
+        let expected = [("stream", "stream", 3), ("stream/regret", "regret", 1)];
+        assert_eq!(found, expected.map(|(title, unit, lines)| (title.into(), unit.into(), lines)));
+        let captions: Vec<String> = plots(&rows[4..], WORDS).into_iter().map(|plot| plot.title).collect();
+        assert_eq!(captions, ["stream", "stream/regret", "values/best"]);
     }
 
     #[test]
