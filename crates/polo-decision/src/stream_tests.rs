@@ -532,3 +532,16 @@ fn decisions_that_stand_for_others_weigh_more() {
     let state = run(&settings(even, &log, OracleSettings::default())).state;
     assert_eq!((state.loss, state.weight, state.scored), (-4.0, 5.0, 2));
 }
+
+/// Losses of Vowpal Wabbit 9.11 on the golden log with one more feature, whose square vanishes in single precision.
+#[test]
+fn tiny_features_are_learnt_as_in_vowpal_wabbit() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.dsjson");
+    let text = fs::read_to_string(golden("decisions.dsjson")).unwrap();
+    fs::write(&log, text.replace("\"x0\":", "\"tiny\":1e-22,\"x0\":")).unwrap();
+    for (oracle, expected) in [(OracleSettings::default(), -0.520_634_5), (crossed(), -0.696_369_5)] {
+        let state = run(&settings(EpsilonGreedy::default(), &log, oracle)).state;
+        assert!((state.loss / state.weight - expected).abs() < 1e-4, "{}", state.loss / state.weight);
+    }
+}
