@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::{done, goes_on_as_if_never_killed, refused};
+use common::{done, goes_on_as_if_never_killed, polo, refused};
 use tempfile::TempDir;
 
 /// A log of so many decisions.
@@ -183,9 +183,24 @@ fn text_is_read_and_a_policy_is_applied_to_it() {
         let value = found["lines"][0]["value"].as_f64().unwrap();
         assert!(value > 0.8, "{kind}: {said}");
     }
+    fs::write(folder.join("strange.vw"), text.replace("|User ", "|Who is").replace("|Action ", "|What is"))
+        .unwrap();
     fs::write(folder.join("bad.vw"), text.replace("e17 |User", "e17 |User x:y")).unwrap();
     refused(folder, "train squarecb --data bad.vw --out bad", "bad.vw:69:", "on_bad_line=skip");
-    refused(folder, "evaluate --log log.vw --policy folder.csv", "none that a run left behind", "uniform");
+    refused(folder, "evaluate --log log.vw --policy folder.csv", "nothing stands there", "uniform");
+    refused(folder, "evaluate --log log.vw --policy linear", "is a run", "linear/final");
+    refused(folder, "evaluate --log log.vw --policy linear/final --model x", "--model", "");
+    refused(folder, "evaluate --log bad.vw --policy linear/final", "bad.vw:69:", "mend it, or leave it out");
+    done(folder, "train adyen-bandits --out other --set method.generations=2 --set method.batch=200");
+    refused(folder, "evaluate --log log.vw --policy other/final", "another method", "squarecb");
+    let policy = folder.join("linear/final/policy.json");
+    let whole = fs::read_to_string(&policy).unwrap();
+    fs::write(&policy, &whole[..whole.len() / 2]).unwrap();
+    refused(folder, "evaluate --log log.vw --policy linear/final", "torn", "copy it again");
+    fs::write(&policy, whole).unwrap();
+    let out = polo(folder, "evaluate --log strange.vw --policy linear/final").output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && said.contains("none of the features"), "{said}");
     refused(folder, "train linucb --data log.vw --set oracle.kind=linear", "oracle.kind", "ridge");
     refused(folder, "train cover --data log.vw --set oracle.costs=sm", "oracle.costs", "mtr");
     refused(folder, "train squarecb --data log.vw --set simulated.decisions=5", "both given", "--data");

@@ -33,6 +33,8 @@ pub enum Decider {
 pub struct Applied {
     /// Decisions that were taken.
     pub decisions: u64,
+    /// Whether in each of them all actions were as likely, and some had several.
+    pub even: bool,
     /// The policy's value; none where no decision has an outcome.
     pub evaluation: Option<Evaluation>,
 }
@@ -51,7 +53,11 @@ impl Decider {
         if let Decider::Learned(learned) = self {
             data.columns = learned.saved.columns.clone();
         }
-        let mut files = Files::open(&data)?;
+        let known = match self {
+            Decider::Uniform => &[][..],
+            Decider::Learned(learned) => &learned.saved.actions,
+        };
+        let mut files = Files::open(&data, known)?;
         files.remedy = "mend it, or leave it out";
         let mut out = match out {
             None => None,
@@ -60,7 +66,7 @@ impl Decider {
                 Some((path.to_owned(), BufWriter::new(file)))
             }
         };
-        let (mut place, mut number) = (Place::default(), 0);
+        let (mut place, mut number, mut even, mut uneven) = (Place::default(), 0, false, false);
         let (mut rewards, mut propensities, mut target) = (Vec::new(), Vec::new(), Vec::new());
         let (mut model_values, mut fitted) = (Vec::new(), Vec::new());
         loop {
@@ -74,6 +80,10 @@ impl Decider {
                     Decider::Uniform => vec![1.0 / decision.actions.len() as f64; decision.actions.len()],
                     Decider::Learned(learned) => learned.probabilities(&decision, number),
                 };
+                match probabilities.iter().all(|p| (p - probabilities[0]).abs() < 1e-9) {
+                    true => even |= probabilities.len() > 1,
+                    false => uneven = true,
+                }
                 if let Some((path, file)) = &mut out {
                     let action = drawn(seeds, &decision, number, &probabilities);
                     let probability = probabilities[action];
@@ -108,7 +118,7 @@ impl Decider {
             fitted: &fitted,
         };
         let evaluation = (!rewards.is_empty()).then(|| of_rows(&rows, &self.plan(), seeds));
-        Ok(Applied { decisions: number, evaluation })
+        Ok(Applied { decisions: number, even: even && !uneven, evaluation })
     }
 
     fn plan(&self) -> Plan {

@@ -11,7 +11,6 @@ use crate::{
     features::Decision,
     methods,
     oracle::Oracle,
-    train::load_state,
 };
 
 /// The file of weights.
@@ -30,6 +29,8 @@ pub struct SavedPolicy {
     pub oracle: OracleSettings,
     /// What columns of CSV files meant.
     pub columns: Columns,
+    /// Of CSV files: the names of all actions, in the order in which decisions number them.
+    pub actions: Vec<String>,
     /// Decisions that were learnt from.
     pub learned: u64,
     /// Seed of all draws.
@@ -52,12 +53,43 @@ impl Learned {
         folder.join(POLICY).is_file()
     }
 
+    /// Why there is none at this path.
+    pub fn missing(path: &Path) -> Problem {
+        let left = path.join("final");
+        let (what, hint) = if Self::is_in(&left) {
+            ("this folder is a run, not a policy", format!("its policy is {}", left.display()))
+        } else {
+            let what = match (path.is_dir(), path.exists()) {
+                (true, _) => "there is no policy.json in this folder",
+                (_, true) => "the policy of such a log is no file",
+                (_, false) => "nothing stands there",
+            };
+            let hint =
+                "`uniform`, or the folder `final` of a run of squarecb or another scheme of exploration";
+            (what, hint.to_owned())
+        };
+        Problem::usage(what).place(format!("--policy {}", path.display())).hint(hint)
+    }
+
     /// The policy of a folder.
     ///
     /// # Errors
     /// Files that are missing, torn or of another program.
     pub fn load(folder: &Path) -> Result<Self> {
-        let saved: SavedPolicy = load_state(&folder.join(POLICY))?;
+        let file = folder.join(POLICY);
+        let bytes = std::fs::read(&file).map_err(|error| Problem::io("read", &file, &error))?;
+        let wrong =
+            |what: &str, hint: &str| Problem::input(what).place(file.display().to_string()).hint(hint);
+        let torn = |error| wrong(&format!("the file is torn: {error}"), "copy it again, or train anew");
+        let found: serde_json::Value = serde_json::from_slice(&bytes).map_err(torn)?;
+        if found.get("method").is_none() {
+            let what = "this policy is of another method, and cannot be asked about a log";
+            return Err(wrong(what, "policies of squarecb and the other schemes of exploration can"));
+        }
+        let saved: SavedPolicy = serde_json::from_value(found).map_err(|error| {
+            let what = format!("the policy was written by another version of polo: {error}");
+            wrong(&what, "train it anew")
+        })?;
         let explorer = methods::scheme(&saved.method, &saved.settings)
             .map_err(|problem| problem.place(folder.join(POLICY).display().to_string()))?;
         let seeds = Seeds::new(saved.seed);

@@ -43,7 +43,7 @@ use crate::output::{End, Output};
 /// control (--episodes), returns in its environment; of a policy for decisions (--log), what it would have earned.
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("model", |model| {
-    model.required(false).required_unless_present("log").default_value_if("log", ArgPredicate::IsPresent, ".")
+    model.required(false).required_unless_present("log").default_value_if("log", ArgPredicate::IsPresent, ".").conflicts_with("log")
 }))]
 pub struct Args {
     #[command(flatten)]
@@ -135,10 +135,8 @@ fn on_log(args: &Args, log: &Path, policy: &Path, output: &mut Output<'_>) -> Tr
     let decider = match (Learned::is_in(policy), uniform) {
         (true, _) => Decider::Learned(Box::new(Learned::load(policy)?)),
         (_, true) if !rows || args.decisions.is_some() => Decider::Uniform,
-        _ if args.decisions.is_some() || !rows => {
-            return Err(Problem::usage("this policy is none that a run left behind").place("--policy").hint(
-                "the folder `final` of a run of squarecb or another scheme of exploration, or `uniform`",
-            ));
+        _ if args.decisions.is_some() || !rows || !policy.is_file() && !uniform => {
+            return Err(Learned::missing(policy));
         }
         _ => {
             let log = Log::read(log)?;
@@ -147,6 +145,12 @@ fn on_log(args: &Args, log: &Path, policy: &Path, output: &mut Output<'_>) -> Tr
         }
     };
     let applied = decider.apply(log, args.decisions.as_deref(), &seeds)?;
+    if applied.even && !uniform {
+        output.remark(
+            "warning: the policy found all actions of every decision as likely: it is still exploring, or the log has \
+             none of the features that it learnt from",
+        );
+    }
     match (&args.decisions, &applied.evaluation) {
         (Some(path), _) => {
             output.remark(&format!(
