@@ -133,7 +133,7 @@ impl<E: ExplorerSettings> Stream<E> {
     /// `out` is the run folder; without one no decisions are written.
     fn new(settings: &StreamSettings<E>, out: Option<&Path>) -> Result<Self> {
         let source = match settings.simulated.decisions {
-            0 => Source::Files(Files::open(&settings.data)?),
+            0 => Source::Files(Files::open(&settings.data, &[])?),
             decisions => Source::World(Box::new(World::new(&settings.simulated)?), decisions),
         };
         let files = match &source {
@@ -445,6 +445,10 @@ impl<E: ExplorerSettings> Process for Stream<E> {
             settings: serde_json::to_value(method).unwrap_or_default(),
             oracle: oracle.clone(),
             columns: data.columns.clone(),
+            actions: match &self.source {
+                Source::Files(files) => files.actions(),
+                Source::World(..) => Vec::new(),
+            },
             learned: self.state.learned,
             seed: training.seed,
         };

@@ -545,3 +545,24 @@ fn tiny_features_are_learnt_as_in_vowpal_wabbit() {
         assert!((state.loss / state.weight - expected).abs() < 1e-4, "{}", state.loss / state.weight);
     }
 }
+
+/// A log that does not name an action has it all the same for a policy that learnt it.
+#[test]
+fn a_policy_keeps_the_actions_that_it_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let [log, other] = ["log.csv", "other.csv"].map(|name| folder.path().join(name));
+    fs::write(&log, "action,reward,propensity\n10,1,0.5\nb,0,0.25\n2,0,0.25\n").unwrap();
+    fs::write(&other, "action,reward,propensity\nb,1,0.5\nb,0,0.5\n").unwrap();
+    let even = EpsilonGreedy { epsilon: 1.0, ..EpsilonGreedy::default() };
+    run(&settings(even, &log, OracleSettings::default())).finish(folder.path()).unwrap();
+    let learned = Learned::load(folder.path()).unwrap();
+    assert_eq!(learned.saved.actions, ["2", "10", "b"]);
+    let decisions = folder.path().join("decisions.jsonl");
+    let applied =
+        applied::Decider::Learned(Box::new(learned)).apply(&other, Some(&decisions), &Seeds::new(0)).unwrap();
+    // IPS: a third of a reward over a half, once in two rows.
+    assert!((applied.evaluation.unwrap().lines[0].value - 1.0 / 3.0).abs() < 1e-9);
+    let first: Value =
+        serde_json::from_str(fs::read_to_string(decisions).unwrap().lines().next().unwrap()).unwrap();
+    assert_eq!(first["probabilities"].as_array().unwrap().len(), 3);
+}

@@ -262,6 +262,13 @@ impl Rows {
         Ok(Self { roles: headers.iter().map(role).collect(), headers: headers.to_vec(), places, actions })
     }
 
+    /// Names of the actions, in the order in which decisions number them where all are available.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<&String> = self.places.keys().collect();
+        names.sort_by_key(|name| self.places[*name]);
+        names.into_iter().cloned().collect()
+    }
+
     /// Adds the features of a file of actions.
     fn describe(
         path: &std::path::Path,

@@ -92,17 +92,18 @@ struct Piece {
 }
 
 impl Files {
-    /// Opens the files, and those of folders in the order of their names, and counts their lines.
+    /// Opens the files, and those of folders in the order of their names, and counts their lines. CSV files that do not say
+    /// which actions are available have all those that they name, and those that are `known`.
     ///
     /// # Errors
     /// Files that cannot be read or hold nothing; CSV files whose columns differ or are not what they should be.
-    pub fn open(data: &Data) -> Result<Self> {
+    pub fn open(data: &Data, known: &[String]) -> Result<Self> {
         let data = &Data { train: expanded(&data.train)?, ..data.clone() };
         let format = match data.format {
             Format::Auto => detected(&data.train)?,
             format => format,
         };
-        let (mut total, mut headers, mut seen) = (0, None, BTreeSet::new());
+        let (mut total, mut headers, mut seen) = (0, None, known.iter().cloned().collect());
         for path in &data.train {
             total += match format {
                 Format::Csv => scan(path, data, &mut headers, &mut seen)?,
@@ -123,6 +124,11 @@ impl Files {
         };
         let (paths, on_bad_line) = (data.train.clone(), data.on_bad_line);
         Ok(Self { paths, format, on_bad_line, rows, reader: None, total, remedy: REMEDY })
+    }
+
+    /// Of CSV files: [`Rows::names`].
+    pub fn actions(&self) -> Vec<String> {
+        self.rows.as_ref().map_or_else(Vec::new, Rows::names)
     }
 
     /// The files, those of folders one by one.
