@@ -234,8 +234,13 @@ fn every_format_tells_the_same() {
 /// Every scheme, from the state in the middle of a chunk's end, with late outcomes and a file of decisions.
 #[track_caller]
 fn check_resumed<E: ExplorerSettings>(method: E) {
+    check_resumed_with(method, crossed());
+}
+
+#[track_caller]
+fn check_resumed_with<E: ExplorerSettings>(method: E, oracle: OracleSettings) {
     let folder = tempfile::tempdir().unwrap();
-    let mut settings = StreamSettings { method, oracle: crossed(), ..StreamSettings::default() };
+    let mut settings = StreamSettings { method, oracle, ..StreamSettings::default() };
     settings.simulated = Simulated {
         decisions: 300,
         actions: 4,
@@ -295,6 +300,12 @@ fn every_scheme_goes_on_as_if_never_stopped() {
     check_resumed(RegCb { least_cost: -1.0, most_cost: 0.0, ..RegCb::default() });
     check_resumed(LinUcb::default());
     check_resumed(Thompson { draws: 5, ..Thompson::default() });
+    for kind in [settings::Kind::Ridge, settings::Kind::Trees, settings::Kind::Network] {
+        for costs in [Costs::Mtr, Costs::Dr] {
+            let oracle = OracleSettings { kind: Some(kind), costs, ..crossed() };
+            check_resumed_with(Bag { models: 2, ..Bag::default() }, oracle);
+        }
+    }
 }
 
 #[test]
