@@ -4,7 +4,7 @@
 //! decision, as Vowpal Wabbit reports it. A simulated stream answers to what the learner itself does.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{File, OpenOptions},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -68,6 +68,9 @@ struct State {
     flushed: u64,
     /// Bytes of `decisions.jsonl`.
     written: u64,
+    /// First letters of namespaces that features were in, and whether some were of all actions.
+    letters: BTreeSet<u8>,
+    shared: bool,
 }
 
 /// A row of the table of progressive validation.
@@ -226,6 +229,7 @@ impl<E: ExplorerSettings> Stream<E> {
     /// Scores a decision that was taken, and learns what has become known.
     fn end(&mut self, decision: Decision, probabilities: &[f64]) -> Result<()> {
         self.state.decisions += 1;
+        self.look(&decision);
         if let Some(outcome) = decision.outcome {
             self.score(&decision, outcome, probabilities);
             match (self.settings.feedback.delay, self.settings.feedback.batch) {
@@ -239,6 +243,37 @@ impl<E: ExplorerSettings> Stream<E> {
             self.learn_known(now.saturating_sub(self.settings.feedback.delay))?;
         }
         Ok(())
+    }
+
+    /// Which namespaces there are; all are met soon.
+    fn look(&mut self, decision: &Decision) {
+        self.state.shared |= !decision.shared.spaces.is_empty();
+        let known = |letter: u8| self.state.letters.contains(&letter);
+        if self.settings.oracle.interactions.iter().all(|word| word.bytes().all(known)) {
+            return;
+        }
+        let rows = std::iter::once(&decision.shared).chain(&decision.actions);
+        self.state.letters.extend(rows.flat_map(|row| &row.spaces).map(|(letter, _)| *letter));
+    }
+
+    /// What `oracle.interactions` cannot do as it stands.
+    fn without_effect(&self) -> Option<String> {
+        let words = &self.settings.oracle.interactions;
+        let linear = matches!(
+            self.settings.oracle.kind_for(&self.settings.method),
+            settings::Kind::Linear | settings::Kind::Ridge
+        );
+        if words.is_empty() && linear && self.state.shared {
+            return Some("what all actions share cannot tell them apart without oracle.interactions".into());
+        }
+        let unknown = |letter: &char| !self.state.letters.contains(&(*letter as u8));
+        let letter = words.iter().flat_map(|word| word.chars()).find(unknown)?;
+        let letters: Vec<String> =
+            self.state.letters.iter().map(|letter| format!("`{}`", char::from(*letter))).collect();
+        Some(format!(
+            "no namespace begins with the `{letter}` of oracle.interactions, they begin with {}",
+            letters.join(", ")
+        ))
     }
 
     /// Learns outcomes of decisions up to this number, counted from 1.
@@ -409,6 +444,9 @@ impl<E: ExplorerSettings> Process for Stream<E> {
             if count > 0 {
                 line += &format!(", {} {what}", human::count(count));
             }
+        }
+        if let Some(what) = self.without_effect() {
+            line += &format!("; {what}");
         }
         let mut metrics = Metrics::new();
         metrics.set("losses/average", loss / weight);

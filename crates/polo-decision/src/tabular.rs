@@ -13,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     draw::{categorical, dirichlet},
     linear::{Matrix, dot},
+    train::wrong_json,
 };
 
 /// An action for each step and state, `[H][S]`.
@@ -198,10 +199,8 @@ impl Tabular {
             actions: Option<Vec<String>>,
         }
         let text = fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))?;
-        let file: File = serde_json::from_str(&text).map_err(|error| {
-            let problem = Problem::input(format!("this is no decision process: {error}"));
-            problem.at(path, error.line(), Some(error.column()))
-        })?;
+        let file: File = serde_json::from_str(&text)
+            .map_err(|error| wrong_json("this is no decision process", path, 0, &error))?;
         let placed = |message: String| Problem::input(message).place(path.display().to_string());
         let transitions: Vec<Vec<Vec<Vec<f64>>>> =
             by_step(file.transitions, 3, file.horizon, "transitions").map_err(placed)?;

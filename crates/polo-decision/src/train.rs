@@ -63,6 +63,14 @@ pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Problem::io("read", path, &error))
 }
 
+/// What is wrong with JSON that a person gives, and where. `lines` stand before it in the file.
+pub fn wrong_json(what: &str, path: &Path, lines: usize, error: &serde_json::Error) -> Problem {
+    let said = error.to_string();
+    let said = said.split(" at line ").next().unwrap_or_default();
+    let column = Some(error.column()).filter(|column| *column > 0);
+    Problem::input(format!("{what}: {said}")).at(path, lines + error.line(), column)
+}
+
 /// Reads what [`save_state`] wrote.
 ///
 /// # Errors

@@ -298,5 +298,19 @@ fn what_cannot_be_learnt_from_is_refused() {
     refused(folder, "train squarecb --data bad.dsjson --out bad", "bad.dsjson:21", "on_bad_line=skip");
     done(folder, "train squarecb --data bad.dsjson --out skipped --set data.on_bad_line=skip");
     refused(folder, "train squarecb --data log.dsjson --set oracle.interactions=[\"U\"]", "`U`", "UA");
+    let says = |settings: &str, expected: &str| {
+        let line =
+            format!("train squarecb --data log.dsjson --resume auto --out run{} {settings}", settings.len());
+        let out = polo(folder, &line).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() && said.contains(expected), "{line}: {said}");
+    };
+    says("--set oracle.interactions=UX", "begins with the `X`");
+    says("", "cannot tell them apart without oracle.interactions");
+    fs::write(folder.join("rows.csv"), "action,reward,propensity,x\na,1,0.5,3\nb,0,0.5,2\n").unwrap();
+    for key in ["ignored", "categories", "of_action"] {
+        let line = format!("train squarecb --data rows.csv --set data.columns.{key}=[\"y\"] --out {key}");
+        refused(folder, &line, &format!("data.columns.{key}: there is no column `y`"), "x");
+    }
     refused(folder, "train squarecb --data log.dsjson --set method.epsilon=2", "method.epsilon", "");
 }

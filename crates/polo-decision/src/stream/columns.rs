@@ -65,6 +65,26 @@ const ACTION: &str = "Action";
 const PAIR: &str = "Pair";
 
 impl Columns {
+    /// That each name is one of a column here, or the beginning of one.
+    ///
+    /// # Errors
+    /// One that is not, which would be without effect.
+    pub fn named_in(&self, headers: &[String]) -> Result<()> {
+        let is = |name: &str, header: &str| name == header;
+        let begins = |name: &str, header: &str| header.starts_with(name);
+        type Fits<'a> = &'a dyn Fn(&str, &str) -> bool;
+        for (names, key, fits) in [
+            (&self.categories, "categories", &is as Fits<'_>),
+            (&self.ignored, "ignored", &is),
+            (&self.of_action, "of_action", &begins),
+        ] {
+            if let Some(name) = names.iter().find(|name| !headers.iter().any(|header| fits(name, header))) {
+                return Err(missing(name, key, headers));
+            }
+        }
+        Ok(())
+    }
+
     /// The map for a file with these columns: that of the Open Bandit Dataset if it is one and nothing else is said.
     fn for_headers(&self, headers: &[String]) -> Self {
         let has = |name: &str| headers.iter().any(|header| header == name);
@@ -84,6 +104,14 @@ impl Columns {
             ..Self::default()
         }
     }
+}
+
+fn missing(what: &str, key: &str, headers: &[String]) -> Problem {
+    let brief = |header: &String| header.chars().take(40).collect::<String>();
+    let names: Vec<String> = headers.iter().take(12).map(brief).collect();
+    Problem::input(format!("there is no column `{what}`"))
+        .place(format!("data.columns.{key}"))
+        .hint(format!("the columns are {}", names.join(", ")))
 }
 
 /// What a column holds.
@@ -205,14 +233,6 @@ impl Rows {
         for (name, at) in &places {
             add(&mut actions[*at], ACTION, hash(&format!("id{name}"), hash(ACTION, 0)), 1.0);
         }
-        let missing = |what: &str, key: &str| {
-            Problem::input(format!("there is no column `{what}`")).place(format!("data.columns.{key}")).hint(
-                format!(
-                    "the columns are {}",
-                    headers.iter().take(12).cloned().collect::<Vec<_>>().join(", ")
-                ),
-            )
-        };
         for (name, key) in [
             (&columns.action, "action"),
             (&columns.propensity, "propensity"),
@@ -221,11 +241,11 @@ impl Rows {
             (&columns.available, "available"),
         ] {
             if !name.is_empty() && !headers.contains(name) {
-                return Err(missing(name, key));
+                return Err(missing(name, key, headers));
             }
         }
         if columns.cost.is_empty() && !headers.contains(&columns.reward) {
-            return Err(missing(&columns.reward, "reward"));
+            return Err(missing(&columns.reward, "reward", headers));
         }
         let pair = |header: &str| {
             let action = columns.of_action.iter().find_map(|prefix| header.strip_prefix(prefix.as_str()))?;

@@ -119,7 +119,13 @@ impl Files {
             return Err(Problem::input("there is no row below the names of the columns").place(first));
         }
         let rows = match &headers {
-            Some((_, headers)) => Some(Rows::new(&data.columns, headers, seen)?),
+            Some((_, headers)) => {
+                // A policy that was learnt needs no columns that do not matter.
+                if known.is_empty() {
+                    data.columns.named_in(headers)?;
+                }
+                Some(Rows::new(&data.columns, headers, seen)?)
+            }
             None => None,
         };
         let (paths, on_bad_line) = (data.train.clone(), data.on_bad_line);

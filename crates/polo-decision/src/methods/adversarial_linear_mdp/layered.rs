@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     draw::{categorical, dirichlet},
     linear::{Matrix, dot},
-    train::read_text,
+    train::{read_text, wrong_json},
 };
 
 /// Probabilities, or any number for each state and action: `[layers][states · actions]`.
@@ -180,13 +180,8 @@ impl Layered {
             theta: Vec<Theta>,
         }
         let text = read_text(path)?;
-        let file: File = serde_json::from_str(&text).map_err(|error| {
-            Problem::input(format!("this is no layered process: {error}")).at(
-                path,
-                error.line(),
-                Some(error.column()),
-            )
-        })?;
+        let file: File = serde_json::from_str(&text)
+            .map_err(|error| wrong_json("this is no layered process", path, 0, &error))?;
         let wrong = |message: String| Problem::input(message).place(path.display().to_string());
         let File { features, transitions, theta } = file;
         let first = features.first().and_then(|layer| layer.first());

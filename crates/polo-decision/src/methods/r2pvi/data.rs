@@ -5,7 +5,7 @@ use std::path::Path;
 use polo_run::{Problem, Result};
 use serde::Deserialize;
 
-use crate::train::read_text;
+use crate::train::{read_text, wrong_json};
 
 /// A state after a step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,9 +89,8 @@ pub fn read(path: &Path, bound: f64, simplex: bool) -> Result<Dataset> {
     let mut data = Dataset::default();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |message: String| Problem::input(message).at(path, at + 1, None);
-        let episode: Line = serde_json::from_str(line).map_err(|error| {
-            Problem::input(format!("this is no episode: {error}")).at(path, at + 1, Some(error.column()))
-        })?;
+        let episode: Line =
+            serde_json::from_str(line).map_err(|error| wrong_json("this is no episode", path, at, &error))?;
         add(&mut data, episode, simplex).map_err(wrong)?;
     }
     let horizon = data.steps.len();
@@ -155,13 +154,8 @@ fn add(data: &mut Dataset, episode: Line, simplex: bool) -> Result<(), String> {
 /// A file that is no such array, or of other lengths than the data.
 pub fn read_theta(path: &Path, data: &mut Dataset) -> Result<()> {
     let text = read_text(path)?;
-    let theta: Vec<Vec<f64>> = serde_json::from_str(&text).map_err(|error| {
-        Problem::input(format!("these are no reward vectors: {error}")).at(
-            path,
-            error.line(),
-            Some(error.column()),
-        )
-    })?;
+    let theta: Vec<Vec<f64>> = serde_json::from_str(&text)
+        .map_err(|error| wrong_json("these are no reward vectors", path, 0, &error))?;
     if theta.len() != data.steps.len() || theta.iter().any(|theta| theta.len() != data.size) {
         return Err(Problem::input(format!(
             "there should be {} reward vectors of {} numbers each",

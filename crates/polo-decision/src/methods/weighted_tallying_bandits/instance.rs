@@ -10,7 +10,10 @@ use polo_run::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{draw, train::read_text};
+use crate::{
+    draw,
+    train::{read_text, wrong_json},
+};
 
 /// One arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,8 +108,7 @@ impl Instance {
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let instance: Self = serde_json::from_str(&text).map_err(|error| {
-            Problem::input(format!("these arms cannot be used: {error}"))
-                .at(path, error.line(), Some(error.column()))
+            wrong_json("these arms cannot be used", path, 0, &error)
                 .hint("an arm has name, weights, tallies and losses; beside the arms stands noise")
         })?;
         instance.check().map_err(|message| Problem::input(message).place(path.display().to_string()))?;
