@@ -44,10 +44,16 @@ struct Record<'a> {
 /// # Errors
 /// What is wrong with it, and at which column, counted from 1, if that is known.
 pub fn parse(line: &str) -> Result<Line, (String, Option<usize>)> {
+    if !line.trim_start().starts_with('{') {
+        return Err(("it is no JSON object".into(), Some(1)));
+    }
     let record: Record = serde_json::from_str(line).map_err(|error| {
         let text = error.to_string();
-        let text = text.split(" at line ").next().unwrap_or_default().to_owned();
-        (text, Some(error.column()))
+        let text = text.split(" at line ").next().unwrap_or_default();
+        // What Rust calls its numbers means nothing to the owner of a log.
+        let text =
+            text.replace("expected f32", "expected a number").replace("expected f64", "expected a number");
+        (text.replace("expected u64", "expected a whole number"), Some(error.column()))
     })?;
     let (Some(shown), false) = (&record.a, record.skip) else { return Ok(Line::Other) };
     let wrong = |what: String| Err((what, None));
@@ -411,7 +417,10 @@ mod tests {
     fn lines_that_cannot_be_used_say_why() {
         for (line, expected) in [
             (r#"{"a":[1],"#, "EOF"),
-            ("not json", "expected"),
+            ("not json", "no JSON object"),
+            ("[1]", "no JSON object"),
+            (r#"{"a": [1], "_label_cost": "dear"}"#, "string \"dear\", expected a number"),
+            (r#"{"a": [1], "_labelIndex": true}"#, "expected a whole number"),
             (r#"{"a":[1]}"#, "no context"),
             (r#"{"a":[1],"c":{}}"#, "no action"),
             (r#"{"a":[1,2],"p":[1],"c":{"_multi":[{}]}}"#, "2 actions, and `p` 1"),

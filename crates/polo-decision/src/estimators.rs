@@ -153,9 +153,10 @@ impl Estimator {
     }
 }
 
-impl std::fmt::Display for Estimator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = match self {
+impl Estimator {
+    /// What it is called, without its λ.
+    pub fn name(self) -> &'static str {
+        match self {
             Estimator::Ips(_) => "IPS",
             Estimator::Snips => "SNIPS",
             Estimator::Dm => "DM",
@@ -166,15 +167,24 @@ impl std::fmt::Display for Estimator {
             Estimator::SubGaussianIps(_) => "sub-Gaussian IPS",
             Estimator::SubGaussianDr(_) => "sub-Gaussian DR",
             Estimator::Replay => "replay",
-        };
-        match self.lambda() {
-            Some(lambda) if lambda.is_finite() => {
-                // Four digits, without the zeros at their end.
-                let rounded = format!("{lambda:.3e}").parse().unwrap_or(lambda);
-                write!(f, "{name}, λ {rounded}")
-            }
-            _ => f.write_str(name),
         }
+    }
+}
+
+/// A name with a λ in four digits, without the zeros at their end; one that is not finite is as none.
+pub(crate) fn with_lambda(name: &str, lambda: Option<f64>) -> String {
+    match lambda {
+        Some(lambda) if lambda.is_finite() => {
+            let rounded = format!("{lambda:.3e}").parse().unwrap_or(lambda);
+            format!("{name}, λ {rounded}")
+        }
+        _ => name.to_owned(),
+    }
+}
+
+impl std::fmt::Display for Estimator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&with_lambda(self.name(), self.lambda()))
     }
 }
 

@@ -12,7 +12,7 @@ use polo_run::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    estimators::{Estimator, Rows, effective_sample_size, mean},
+    estimators::{Estimator, Rows, effective_sample_size, mean, with_lambda},
     intervals::{Tuning, bootstrap, tune},
     logged::{Log, Policy},
     reward_model::{Fitting, RewardModel, RowWeights},
@@ -91,14 +91,23 @@ const DELTA: f64 = 0.05;
 /// What an estimator says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// The estimator, with its λ.
+    /// The estimator.
     pub estimator: String,
+    /// Its λ, given or chosen; none where it has none or it is ∞, which is as if there were none.
+    pub lambda: Option<f64>,
     /// The estimate.
     pub value: f64,
     /// 95 % percentile bootstrap interval.
     pub interval: Option<(f64, f64)>,
     /// Its weights; none for the direct method.
     pub weights: Option<WeightSummary>,
+}
+
+impl Line {
+    /// The estimator, with its λ.
+    pub fn name(&self) -> String {
+        with_lambda(&self.estimator, self.lambda)
+    }
 }
 
 /// How the weights of an estimator are spread.
@@ -122,13 +131,22 @@ impl WeightSummary {
     }
 }
 
+/// What the logging policy earned.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Logged {
+    /// Per row.
+    pub value: f64,
+    /// 95 % percentile bootstrap interval.
+    pub interval: Option<(f64, f64)>,
+}
+
 /// An evaluation; its `Display` is the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Rows of the log.
     pub rows: usize,
-    /// What the logging policy earned per row, with its 95 % bootstrap interval.
-    pub logged: (f64, Option<(f64, f64)>),
+    /// What the logging policy earned.
+    pub logged: Logged,
     /// One per estimator.
     pub lines: Vec<Line>,
 }
@@ -164,7 +182,7 @@ pub fn evaluate(
         let predictions = fit(Fitting { row_weights: RowWeights::Mrdr, ..plan.fitting })?;
         let evaluated = policy.rows(log, Some(&predictions));
         let (estimator, rows) = (Estimator::Dr(f64::INFINITY), evaluated.with(log));
-        found.lines.push(line(estimator, "MRDR".into(), &rows, plan, seeds));
+        found.lines.push(line(estimator, "MRDR", &rows, plan, seeds));
     }
     Ok(found)
 }
@@ -177,12 +195,16 @@ pub fn of_rows(rows: &Rows, plan: &Plan, seeds: &Seeds) -> Evaluation {
         None => estimator,
     };
     let estimators = plan.estimators.iter().copied().chain(plan.tuned.iter().map(best));
-    let lines = estimators.map(|one| line(one, one.to_string(), rows, plan, seeds)).collect();
+    let lines = estimators.map(|one| line(one, one.name(), rows, plan, seeds)).collect();
     let logged = bootstrap(rows.rewards, plan.resamples, seeds);
-    Evaluation { rows: rows.rewards.len(), logged: (logged.mean, logged.interval), lines }
+    Evaluation {
+        rows: rows.rewards.len(),
+        logged: Logged { value: logged.mean, interval: logged.interval },
+        lines,
+    }
 }
 
-fn line(estimator: Estimator, name: String, rows: &Rows, plan: &Plan, seeds: &Seeds) -> Line {
+fn line(estimator: Estimator, name: &str, rows: &Rows, plan: &Plan, seeds: &Seeds) -> Line {
     let estimate = bootstrap(&estimator.terms(rows), plan.resamples, seeds);
     let changed = match estimator {
         // Where the policy agrees, a row counts once.
@@ -190,7 +212,8 @@ fn line(estimator: Estimator, name: String, rows: &Rows, plan: &Plan, seeds: &Se
         _ => estimator.weighting().map(|weighting| weighting.apply(&rows.weights())),
     };
     Line {
-        estimator: name,
+        estimator: name.into(),
+        lambda: estimator.lambda().filter(|lambda| lambda.is_finite()),
         value: estimate.mean,
         interval: estimate.interval,
         weights: changed.map(|weights| WeightSummary::of(&weights)),
@@ -211,9 +234,8 @@ impl Evaluation {
     /// A page with the table, and all estimates beside the log's own mean reward as bars.
     pub fn report(&self) -> Report {
         let bar = |mean: f64, interval| Estimate { mean, interval, n: self.rows, of: "rows" };
-        let own = ("the log itself".to_string(), vec![bar(self.logged.0, self.logged.1)]);
-        let estimates =
-            self.lines.iter().map(|line| (line.estimator.clone(), vec![bar(line.value, line.interval)]));
+        let own = ("the log itself".to_string(), vec![bar(self.logged.value, self.logged.interval)]);
+        let estimates = self.lines.iter().map(|line| (line.name(), vec![bar(line.value, line.interval)]));
         let mut report = Report::new("What the policy would have earned");
         report.paragraph(&self.of_the_log()).bar_charts(&[BarChart {
             title: "Value of the policy by estimator".into(),
@@ -231,13 +253,13 @@ impl Evaluation {
     }
 
     fn of_the_log(&self) -> String {
-        let (value, logged) = (human::number(self.logged.0), shown(self.logged.1));
+        let (value, logged) = (human::number(self.logged.value), shown(self.logged.interval));
         format!("The log: {} rows, mean reward {value} {logged}", human::count(self.rows as u64))
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
         let line = |line: &Line| {
-            let mut cells = vec![line.estimator.clone(), human::number(line.value), shown(line.interval)];
+            let mut cells = vec![line.name(), human::number(line.value), shown(line.interval)];
             match line.weights {
                 Some(weights) => cells.extend([
                     human::count(weights.effective_sample_size.round() as u64),
@@ -335,7 +357,7 @@ mod tests {
             let found = evaluate(&log, &policy, &[], &plan, &Seeds::new(1)).unwrap();
             assert_eq!(found.lines.len(), 10, "{found}");
             assert!(found.lines.iter().all(|line| (0.0..1.5).contains(&line.value)), "{found}");
-            assert!(found.lines[5].estimator.starts_with("SWITCH-DR"), "{found}");
+            assert_eq!(found.lines[5].estimator, "SWITCH-DR", "{found}");
         }
     }
 }
