@@ -27,7 +27,8 @@ pub struct Plan {
     pub tuned: Vec<Estimator>,
     /// How it is chosen, among at most eight candidates.
     pub tuning: Tuning,
-    /// One more row: DR with the same model, fitted under MRDR's row weights.
+    /// One more row, where the log has enough of what the policy does: DR with the same model, fitted under MRDR's row
+    /// weights.
     pub mrdr: bool,
     /// The reward model of all other rows that need one.
     pub fitting: Fitting,
@@ -178,8 +179,10 @@ pub fn evaluate(
     };
     let evaluated = policy.rows(log, predictions.as_deref());
     let mut found = of_rows(&evaluated.with(log), plan, seeds);
-    if plan.mrdr {
-        let predictions = fit(Fitting { row_weights: RowWeights::Mrdr, ..plan.fitting })?;
+    // Its weights are those of a policy that may do little of what the log has: there may be nothing to fit to.
+    if plan.mrdr
+        && let Ok(predictions) = fit(Fitting { row_weights: RowWeights::Mrdr, ..plan.fitting })
+    {
         let evaluated = policy.rows(log, Some(&predictions));
         let (estimator, rows) = (Estimator::Dr(f64::INFINITY), evaluated.with(log));
         found.lines.push(line(estimator, "MRDR", &rows, plan, seeds));

@@ -13,7 +13,7 @@ use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
 use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
-use polo_run::{Problem, Result};
+use polo_run::{Problem, Result, human};
 
 use crate::{
     estimators::{Rows, chosen, direct},
@@ -195,7 +195,8 @@ fn read_by_position(table: &Table, log: &Log) -> Result<(usize, Vec<f64>)> {
     for (position, row) in policy.chunks_exact_mut(actions).enumerate() {
         let sum: f64 = row.iter().sum();
         if sum != 0.0 && (sum - 1.0).abs() > SUM_TOLERANCE {
-            let text = format!("the probabilities of position {position} have the sum {sum}");
+            let text =
+                format!("the probabilities of position {position} have the sum {}", human::number(sum));
             return Err(Problem::input(text)
                 .place(table.path.display().to_string())
                 .hint("they must sum to 1"));
@@ -208,6 +209,12 @@ fn read_by_position(table: &Table, log: &Log) -> Result<(usize, Vec<f64>)> {
 }
 
 fn read_row_by_row(table: &Table, log: &Log) -> Result<Policy> {
+    if table.find("p0").is_none() {
+        return Err(Problem::input("this is no policy").at(table.path, 1, None).hint(
+            "a policy has the columns `action` and `probability`, perhaps `position`, or `p0`, `p1`, ... with a row for each \
+             of the log's",
+        ));
+    }
     let named = (0..).map_while(|action| table.find(&format!("p{action}"))).count();
     let count = named.max(log.action_count);
     let columns: Vec<usize> =
@@ -220,7 +227,8 @@ fn read_row_by_row(table: &Table, log: &Log) -> Result<Policy> {
         }
         let sum: f64 = probabilities[start..].iter().sum();
         if (sum - 1.0).abs() > SUM_TOLERANCE {
-            return Err(row.problem(columns[0], format!("the probabilities of this row have the sum {sum}")));
+            let text = format!("the probabilities of this row have the sum {}", human::number(sum));
+            return Err(row.problem(columns[0], text));
         }
     }
     if probabilities.len() != count * log.len() {

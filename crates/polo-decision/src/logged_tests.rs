@@ -71,14 +71,14 @@ fn bad_logs_and_policies_are_refused() {
     }
     bad_policy(
         "action,probability\n0,0.5\n1,0.25\n",
-        "p.csv: the probabilities of position 0 have the sum 0.75",
+        "p.csv: the probabilities of position 0 have the sum 0.7500",
     );
     bad_policy("action,probability\n0,0.5\n0,0.5\n", "p.csv:3:1: this action stands twice");
     bad_policy(
         "position,action,probability\n0,0,1\n",
         "p.csv: the policy has no probabilities for position 1",
     );
-    bad_policy("p0,p1\n0.5,0.5\n0.5,0.6\n", "p.csv:3:1: the probabilities of this row have the sum 1.1");
+    bad_policy("p0,p1\n0.5,0.5\n0.5,0.6\n", "p.csv:3:1: the probabilities of this row have the sum 1.100");
     bad_policy("p0,p1\n0.5,0.5\n", "p.csv: 1 rows, but the log has 2");
     bad_policy("p0\n1\n1\n", "p.csv:1: there is no column `p1`");
 }

@@ -173,11 +173,16 @@ impl Design<'_> {
     }
 
     fn linear(&self, rows: &[usize], penalty: f64, logistic: bool) -> Result<Fit> {
-        self.mean(rows)?;
+        let mean = self.mean(rows)?;
         let rewards: Vec<f64> = rows.iter().map(|&row| self.log.rewards[row]).collect();
         if let Some(reward) = rewards.iter().find(|r| logistic && !(0.0..=1.0).contains(*r)) {
             return Err(Problem::input(format!("a logistic model needs rewards in [0, 1], not {reward}"))
                 .hint("a ridge model takes any"));
+        }
+        let mut heavy = rows.iter().filter(|row| self.weights[**row] > 0.0);
+        if heavy.all(|row| self.log.rewards[*row] == mean) {
+            // A logistic model's constant would be infinite.
+            return Ok(Fit { context: Vec::new(), by_action: vec![mean; self.actions], logistic: false });
         }
         let (width, own) = (self.log.width, self.features.len() / self.actions);
         let size = width + own + 1;

@@ -48,6 +48,19 @@ fn means_are_means() {
     assert_eq!(first(plain, RowWeights::Mrdr), [1.0, 1.0 / 7.0, 2.0 / 8.0]);
 }
 
+/// Rare rewards: a part of a log may have none at all.
+#[test]
+fn rewards_that_are_all_the_same_are_predicted() {
+    let (mut log, policy) = log();
+    for reward in [0.0, 1.0] {
+        log.rewards.fill(reward);
+        for model in [MODELS[2], MODELS[3]] {
+            let found = predict(fitting(model, RowWeights::Equal, 3), &log, &policy);
+            assert!(found.iter().all(|value| *value == reward), "{model:?}");
+        }
+    }
+}
+
 #[test]
 fn cross_fitting_never_sees_the_row_itself() {
     let (mut log, policy) = log();

@@ -424,11 +424,17 @@ impl<E: ExplorerSettings> Process for Stream<E> {
     fn evaluate(&mut self) -> Result<Option<(Metrics, String)>> {
         let State { loss, weight, scored, skipped, decisions, other, regret, .. } = &self.state;
         if *scored == 0 {
-            return Err(Problem::input(
-                "no decision of the log has an outcome: there is nothing to learn from",
-            )
+            let mut what = "no decision of the log has an outcome: there is nothing to learn from".to_owned();
+            if *other + *skipped > 0 {
+                what += &format!(
+                    "; {} lines are no decisions, and {} bad ones were left out",
+                    human::count(*other),
+                    human::count(*skipped)
+                );
+            }
+            return Err(Problem::input(what)
             .hint("what was done, what it cost and how likely it was (in dsjson `_labelIndex`, `_label_cost` and \
-                   `_label_probability`)"));
+                   `_label_probability`); a decision in dsjson lists its actions in `a`"));
         }
         let mut line = format!(
             "average loss {:.6} over {} decisions with an outcome",

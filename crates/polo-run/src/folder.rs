@@ -239,8 +239,16 @@ fn refuse_if_used(path: &Path, resume: Resume) -> Result<()> {
     match (used || is_run, resume, is_run) {
         (false, ..) | (true, Resume::Auto, true) => Ok(()),
         (true, Resume::Never, true) => {
-            Err(Problem::usage(format!("the folder {} holds a run already", path.display()))
-                .hint("continue that run with --resume auto, or choose another folder"))
+            let begun =
+                fs::read_dir(path.join("checkpoints")).is_ok_and(|mut inside| inside.next().is_some());
+            let hint = match begun {
+                true => "continue that run with --resume auto, or choose another folder",
+                false => {
+                    "it has no checkpoint yet: --resume auto begins it anew with the same settings; or choose another \
+                     folder"
+                }
+            };
+            Err(Problem::usage(format!("the folder {} holds a run already", path.display())).hint(hint))
         }
         (true, _, false) => {
             Err(Problem::usage(format!("the folder {} is not empty and not a run", path.display()))

@@ -186,7 +186,8 @@ pub fn run<S, P: Process>(
         }
         pending.merge(&found);
         let (name, metric) = labels.watched;
-        bar.step(done.min(total), &[(name, pending.get(metric).unwrap_or(f64::NAN))]);
+        let watched: Vec<_> = pending.get(metric).map(|value| (name, value)).into_iter().collect();
+        bar.step(done.min(total), &watched);
         let passed = |every: u64| every > 0 && done / every > before / every;
         let ends = done >= total;
         if passed(log_every) || ends {

@@ -252,6 +252,14 @@ fn a_policy_is_evaluated_on_a_log() {
         assert!(mentions("<td>") == 1 && mentions("<title>") == 1, "{estimator} is missing in {page}");
     }
     assert!(page.contains(">the log itself<") && page.matches("class=\"error\"").count() >= 10, "{page}");
+    // Three rows have nothing to fit MRDR's model to; the rest stands.
+    fs::write(folder.join("few.csv"), "action,reward,propensity\n0,1,0.5\n1,0,0.5\n1,1,0.5\n").unwrap();
+    fs::write(folder.join("zero.csv"), "action,probability\n0,1\n").unwrap();
+    let said = done(folder, "evaluate --log few.csv --policy zero.csv");
+    assert!(said.contains("SNDR") && !said.contains("MRDR"), "{said}");
+    fs::write(folder.join("part.csv"), "action,probability\n0,0.2\n1,0.7\n").unwrap();
+    refused(folder, "evaluate --log few.csv --policy part.csv", "have the sum 0.9000", "");
+    refused(folder, "evaluate --log few.csv --policy few.csv", "no policy", "`p0`, `p1`");
     refused(folder, "evaluate --episodes 1 --report page.html", "--log", "");
     refused(folder, "evaluate --log log.csv", "--policy", "");
     refused(folder, "evaluate --log missing.csv --policy uniform", "missing.csv", "");
@@ -308,6 +316,16 @@ fn what_cannot_be_learnt_from_is_refused() {
     says("--set oracle.interactions=UX", "begins with the `X`");
     says("", "cannot tell them apart without oracle.interactions");
     fs::write(folder.join("rows.csv"), "action,reward,propensity,x\na,1,0.5,3\nb,0,0.5,2\n").unwrap();
+    done(folder, "train squarecb --data rows.csv --out rows --set oracle.interactions=CA");
+    fs::write(folder.join("contexts.csv"), "x\n3\n2\n").unwrap();
+    done(folder, "evaluate --log contexts.csv --policy rows/final --decisions done.jsonl");
+    assert_eq!(fs::read_to_string(folder.join("done.jsonl")).unwrap().lines().count(), 2);
+    refused(folder, "evaluate --log contexts.csv --policy rows/final", "has an outcome", "--decisions");
+    refused(folder, "train squarecb --data contexts.csv --out contexts", "no column `action`", "");
+    refused(folder, "train squarecb --data rows.csv --out rows", "a run already", "continue");
+    fs::write(folder.join("other.dsjson"), good.replace("\"a\":", "\"b\":")).unwrap();
+    refused(folder, "train squarecb --data other.dsjson --out other", "20 lines are no decisions", "`a`");
+    refused(folder, "train squarecb --data log.dsjson --out other", "a run already", "begins it anew");
     for key in ["ignored", "categories", "of_action"] {
         let line = format!("train squarecb --data rows.csv --set data.columns.{key}=[\"y\"] --out {key}");
         refused(folder, &line, &format!("data.columns.{key}: there is no column `y`"), "x");

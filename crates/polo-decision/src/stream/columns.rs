@@ -85,6 +85,19 @@ impl Columns {
         Ok(())
     }
 
+    /// The map for a file that says of no decision what came of it.
+    pub fn without_outcomes(&self) -> Self {
+        let [action, reward, cost, propensity] = [const { String::new() }; 4];
+        Self { action, reward, cost, propensity, ..self.clone() }
+    }
+
+    /// Whether none of the columns is there that say what was done and what came of it.
+    pub fn lacks_outcomes(&self, headers: &[String]) -> bool {
+        let columns = self.for_headers(headers);
+        let names = [columns.action, columns.reward, columns.cost, columns.propensity];
+        !headers.iter().any(|header| !header.is_empty() && names.contains(header))
+    }
+
     /// The map for a file with these columns: that of the Open Bandit Dataset if it is one and nothing else is said.
     fn for_headers(&self, headers: &[String]) -> Self {
         let has = |name: &str| headers.iter().any(|header| header == name);
@@ -244,7 +257,8 @@ impl Rows {
                 return Err(missing(name, key, headers));
             }
         }
-        if columns.cost.is_empty() && !headers.contains(&columns.reward) {
+        let asked = !columns.action.is_empty();
+        if asked && columns.cost.is_empty() && !headers.contains(&columns.reward) {
             return Err(missing(&columns.reward, "reward", headers));
         }
         let pair = |header: &str| {
@@ -252,13 +266,13 @@ impl Rows {
             Some(places.get(action).map(|place| (*place, header.len() - action.len())))
         };
         let role = |header: &String| -> Role {
-            if header == &columns.action {
+            if asked && header == &columns.action {
                 Role::Action
             } else if !columns.cost.is_empty() && header == &columns.cost {
                 Role::Cost
-            } else if columns.cost.is_empty() && header == &columns.reward {
+            } else if asked && columns.cost.is_empty() && header == &columns.reward {
                 Role::Reward
-            } else if header == &columns.propensity {
+            } else if asked && header == &columns.propensity {
                 Role::Propensity
             } else if !columns.event.is_empty() && header == &columns.event {
                 Role::Event

@@ -120,11 +120,16 @@ impl Files {
         }
         let rows = match &headers {
             Some((_, headers)) => {
-                // A policy that was learnt needs no columns that do not matter.
-                if known.is_empty() {
-                    data.columns.named_in(headers)?;
-                }
-                Some(Rows::new(&data.columns, headers, seen)?)
+                // A policy that was learnt needs neither columns that do not matter nor outcomes.
+                let columns = match (known.is_empty(), data.columns.lacks_outcomes(headers)) {
+                    (true, _) => {
+                        data.columns.named_in(headers)?;
+                        data.columns.clone()
+                    }
+                    (false, true) => data.columns.without_outcomes(),
+                    (false, false) => data.columns.clone(),
+                };
+                Some(Rows::new(&columns, headers, seen)?)
             }
             None => None,
         };

@@ -160,9 +160,9 @@ fn on_log(args: &Args, log: &Path, policy: &Path, output: &mut Output<'_>) -> Tr
             ));
         }
         (None, None) => {
-            return Err(
-                Problem::input("no decision of the log has an outcome").place(log.display().to_string())
-            );
+            return Err(Problem::input("no decision of the log has an outcome")
+                .place(log.display().to_string())
+                .hint("--decisions FILE writes what the policy would do"));
         }
         (None, Some(_)) => {}
     }
