@@ -23,6 +23,8 @@ const BOTTOM: f64 = 52.0;
 const BUCKETS: usize = 300;
 /// Slanted labels of bars are cut beyond this many letters, or where the figure ends on the left.
 const SLANTED: usize = 30;
+/// Bands reach no further beyond all lines than this many times their range.
+const MOST_BAND: f64 = 1.0;
 /// Up to this many points each gets a dot.
 const DOTS: usize = 60;
 
@@ -127,10 +129,35 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 impl LinePlot {
+    /// Cuts intervals that are so wide that the lines would lie flat: those over two seeds have no bounds.
+    fn cut(&self, drawn: &mut [Series], notes: &mut Vec<String>) {
+        let ys =
+            drawn.iter().flat_map(|series| &series.points).filter(|point| finite(point)).map(|point| point.1);
+        let (low, high) =
+            ys.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+        let room = MOST_BAND * (high - low);
+        if !(room > 0.0 && room.is_finite()) {
+            return;
+        }
+        let mut any = false;
+        let given = drawn.iter_mut().zip(&self.series).filter(|(_, series)| series.band.is_some());
+        for end in given.flat_map(|(series, _)| series.band.iter_mut().flatten()).flat_map(|(l, h)| [l, h]) {
+            if end.is_finite() {
+                let inside = end.clamp(low - room, high + room);
+                any |= *end != inside;
+                *end = inside;
+            }
+        }
+        if any {
+            notes.push("bands: cut where they would hide the lines".into());
+        }
+    }
+
     /// The figure as HTML: heading, legend, SVG and notes on what could not be drawn.
     pub(crate) fn to_html(&self) -> String {
         let mut notes = Vec::new();
-        let drawn: Vec<Series> = self.series.iter().map(|series| thin(series, &mut notes)).collect();
+        let mut drawn: Vec<Series> = self.series.iter().map(|series| thin(series, &mut notes)).collect();
+        self.cut(&mut drawn, &mut notes);
         let lost: usize = self.series.iter().flat_map(|s| &s.points).filter(|p| !finite(p)).count();
         if lost > 0 {
             notes.push(format!("values that are not finite and so not drawn: {lost}"));
@@ -506,6 +533,19 @@ mod tests {
         check(0.0, 0.0, &["−1.0", "−0.5", "0", "0.5", "1.0"]);
         assert!(labels(-1e299, 1e299).len() > 2);
         assert!(Axis::around(std::iter::empty(), 0.1).is_none());
+    }
+
+    #[test]
+    fn bands_that_would_hide_the_lines_are_cut() {
+        let plot = |half: f64| {
+            let points = vec![(0.0, 1.0), (1.0, 2.0)];
+            let band = Some(points.iter().map(|(_, y)| (y - half, y + half)).collect());
+            LinePlot { series: vec![Series { points, band, ..Series::default() }], ..LinePlot::default() }
+                .to_html()
+        };
+        assert!(!plot(0.9).contains("bands: cut"));
+        let wide = plot(1000.0);
+        assert!(wide.contains("bands: cut") && wide.contains(">3<") && !wide.contains(">500<"), "{wide}");
     }
 
     #[test]
