@@ -29,7 +29,7 @@ use polo_preference::{
     train,
 };
 use polo_run::{
-    Result,
+    Problem, Result,
     card::{self, MethodCard},
     claims::ClaimResult,
     config::{self, KeyDoc, Layers},
@@ -244,6 +244,10 @@ pub fn cards() -> Vec<MethodCard> {
 /// # Errors
 /// [`polo_run::Kind::Usage`], with the nearest name.
 pub fn find(slug: &str) -> Result<&'static Method> {
+    if STUDIES.iter().any(|(study, _)| *study == slug) {
+        return Err(Problem::usage(format!("`{slug}` is an experiment about no single method"))
+            .hint(format!("`polo reproduce {slug}`")));
+    }
     let cards = cards();
     let known = card::find(slug, &cards)?;
     Ok(&METHODS[cards.iter().take_while(|card| card.slug != known.slug).count()])

@@ -286,6 +286,8 @@ fn claims_have_a_page_with_plots() {
         }
     }
     assert!(!folder.join("CLAIMS.md").exists());
+    refused(folder, "reproduce off-policy --quick", "no method", "did you mean off-policy-evaluation?");
+    refused(folder, "explain off-policy-evaluation", "no single method", "polo reproduce");
 }
 
 #[test]

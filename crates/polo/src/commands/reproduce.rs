@@ -56,7 +56,12 @@ fn experiment(name: &str) -> Result<(&'static str, registry::Reproduce), Problem
     if let Some((slug, reproduce)) = registry::STUDIES.iter().find(|(slug, _)| *slug == name) {
         return Ok((slug, *reproduce));
     }
-    let method = registry::find(name)?;
+    let method = registry::find(name).map_err(|problem| {
+        match registry::STUDIES.iter().find(|(study, _)| !name.is_empty() && study.starts_with(name)) {
+            Some((study, _)) => problem.hint(format!("did you mean {study}?")),
+            None => problem,
+        }
+    })?;
     let slug = method.card.slug;
     method.reproduce.map(|reproduce| (slug, reproduce)).ok_or_else(|| {
         let with = registry::METHODS.iter().filter(|method| method.reproduce.is_some());
