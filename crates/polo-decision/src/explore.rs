@@ -73,6 +73,11 @@ pub trait Explorer: Send + Sync {
         1
     }
 
+    /// The least and the most that a cost may be by its settings, where it relies on them, and the settings.
+    fn costs_within(&self) -> Option<(f64, f64, &'static str)> {
+        None
+    }
+
     /// Whether the oracle learns every cost as it is, without the weight 1/p of what was unlikely.
     fn plain(&self) -> bool {
         false

@@ -71,6 +71,8 @@ struct State {
     /// First letters of namespaces that features were in, and whether some were of all actions.
     letters: BTreeSet<u8>,
     shared: bool,
+    /// Costs outside of what the scheme was told.
+    outside: u64,
 }
 
 /// A row of the table of progressive validation.
@@ -291,6 +293,10 @@ impl<E: ExplorerSettings> Stream<E> {
         let loss = probabilities[outcome.action] * f64::from(outcome.cost / outcome.probability);
         let state = &mut self.state;
         state.scored += 1;
+        if let Some((least, most, _)) = self.settings.method.costs_within() {
+            let cost = f64::from(outcome.cost);
+            state.outside += u64::from(cost < least - 1e-6 || cost > most + 1e-6);
+        }
         state.loss += weight * loss;
         state.weight += weight;
         state.recent.0 += weight * loss;
@@ -450,6 +456,10 @@ impl<E: ExplorerSettings> Process for Stream<E> {
             if count > 0 {
                 line += &format!(", {} {what}", human::count(count));
             }
+        }
+        if let (1.., Some((least, most, keys))) = (self.state.outside, self.settings.method.costs_within()) {
+            let count = human::count(self.state.outside);
+            line += &format!("; {count} costs lie outside of {least} to {most}, which is {keys}");
         }
         if let Some(what) = self.without_effect() {
             line += &format!("; {what}");

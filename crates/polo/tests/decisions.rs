@@ -316,6 +316,10 @@ fn what_cannot_be_learnt_from_is_refused() {
         assert!(out.status.success() && said.contains(expected), "{line}: {said}");
     };
     says("--set oracle.interactions=UX", "begins with the `X`");
+    says(
+        "--set method.elimination=true",
+        "lie outside of 0 to 1, which is method.least_cost to method.most_cost",
+    );
     says("", "cannot tell them apart without oracle.interactions");
     fs::write(folder.join("rows.csv"), "action,reward,propensity,x\na,1,0.5,3\nb,0,0.5,2\n").unwrap();
     done(folder, "train squarecb --data rows.csv --out rows --set oracle.interactions=CA");

@@ -67,6 +67,10 @@ impl Explorer for FastCb {
         self.weigh(costs, gamma)
     }
 
+    fn costs_within(&self) -> Option<(f64, f64, &'static str)> {
+        Some((-self.shift, 1.0 - self.shift, "-method.shift to 1 - method.shift"))
+    }
+
     fn plain(&self) -> bool {
         true
     }

@@ -78,6 +78,10 @@ impl Explorer for RegCb {
         Need::Sensitivity
     }
 
+    fn costs_within(&self) -> Option<(f64, f64, &'static str)> {
+        Some((self.least_cost, self.most_cost, "method.least_cost to method.most_cost"))
+    }
+
     fn plain(&self) -> bool {
         true
     }

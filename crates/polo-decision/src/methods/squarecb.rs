@@ -98,6 +98,10 @@ impl Explorer for SquareCb {
         if self.elimination { Need::Sensitivity } else { Need::Guess }
     }
 
+    fn costs_within(&self) -> Option<(f64, f64, &'static str)> {
+        self.elimination.then_some((self.least_cost, self.most_cost, "method.least_cost to method.most_cost"))
+    }
+
     fn plain(&self) -> bool {
         true
     }
