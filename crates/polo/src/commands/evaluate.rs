@@ -152,12 +152,16 @@ fn on_log(args: &Args, log: &Path, policy: &Path, output: &mut Output<'_>) -> Tr
         );
     }
     match (&args.decisions, &applied.evaluation) {
-        (Some(path), _) => {
+        (Some(path), found) => {
             output.remark(&format!(
                 "{} decisions written to {}",
                 human::count(applied.decisions),
                 path.display()
             ));
+            if found.is_none() {
+                output
+                    .remark("no decision of the log has an outcome: nothing is known of the policy's value");
+            }
         }
         (None, None) => {
             return Err(Problem::input("no decision of the log has an outcome")
