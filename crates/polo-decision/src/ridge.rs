@@ -237,7 +237,9 @@ impl Oracle for Ridge {
             model.columns = model.hashes.iter().copied().zip(0..).collect();
         }
         let whole = models.len() == self.models.len();
-        self.models = models;
+        if whole {
+            self.models = models;
+        }
         whole
     }
 }

@@ -171,3 +171,33 @@ impl Simulation {
         rows.map(|((x, admitted), truth)| truth[choose(x, admitted)]).sum::<f64>() / self.truth.len() as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use polo_run::stats::{mean, sample_std};
+
+    use super::*;
+
+    /// However long it drifts, coefficients are spread as they were drawn, and are others.
+    #[test]
+    fn a_drifting_world_keeps_its_spread() {
+        let seeds = Seeds::new(3);
+        let first = Payments::draw(6, 60, 0.7, &seeds);
+        let mut payments = first.clone();
+        (1..=30).for_each(|generation| payments.drift(0.5, &seeds, generation));
+        let check = |found: &[f64], centre: f64, spread: f64| {
+            let (error, count) = (4.0 * spread, found.len() as f64);
+            assert!((mean(found).unwrap() - centre).abs() < error / count.sqrt());
+            assert!((sample_std(found).unwrap() - spread).abs() < error / (2.0 * count).sqrt());
+        };
+        check(&payments.constants, 1.0, 0.5);
+        check(&payments.slopes, 0.0, 0.7);
+        check(&payments.products, 0.0, 0.35);
+        let same = dot(&payments.slopes, &first.slopes) / dot(&first.slopes, &first.slopes);
+        // 360 independent pairs: four standard errors.
+        assert!(same.abs() < 0.22, "{same}");
+        let mut still = first.clone();
+        still.drift(0.0, &seeds, 1);
+        assert_eq!(still, first);
+    }
+}
